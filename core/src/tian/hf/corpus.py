@@ -1,0 +1,129 @@
+"""Text that every installation has: the sources of installed packages; or the user's file."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from tian.errors import DataError
+
+if TYPE_CHECKING:
+    from tian.hf.options import TextSource
+
+MIN_CHARS = 64  # below this there is nothing to measure
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text and where it came from.
+
+    Attributes:
+        text: the characters.
+        label: for reports, e.g. `networkx 3.6.1 (Python sources)`.
+        sha256: of the UTF-8 bytes.
+    """
+
+    text: str
+    label: str
+    sha256: str
+
+
+def package_files(package: str) -> list[Path]:
+    """The .py files of an installed package, tests left out, sorted by their path inside it.
+
+    Raises:
+        DataError: the package is not installed.
+    """
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise DataError(
+            f"the text names the package {package!r}, which is not installed",
+            where="text.packages",
+            hint=f"pip install {package}, or set text.path=FILE",
+        )
+    root = Path(next(iter(spec.submodule_search_locations)))
+    files = (p for p in root.rglob("*.py") if "tests" not in p.relative_to(root).parts)
+    return sorted(files, key=lambda p: p.relative_to(root).as_posix())
+
+
+def read_file(path: Path) -> str:
+    """A user's text file.
+
+    Raises:
+        DataError: missing, a folder, not UTF-8 (with the byte offset), or almost empty.
+    """
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise DataError(f"the text file {path} {what}", where="text.path", hint="set text.path to a UTF-8 text file")
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"the text file {path} is not UTF-8: byte {error.start} is 0x{error.object[error.start]:02x}",
+            where="text.path",
+            hint=f"convert it: iconv -f latin1 -t utf-8 {path} > {path.stem}.utf8.txt",
+        ) from None
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}", where="text.path", hint="check its permissions") from None
+    if len(text.strip()) < MIN_CHARS:
+        raise DataError(
+            f"the text file {path} holds {len(text.strip())} characters; at least {MIN_CHARS} are needed",
+            where="text.path",
+            hint="give a longer text",
+        )
+    return text
+
+
+def read_text(source: TextSource) -> Text:
+    """The text a config names.
+
+    Raises:
+        DataError: see `read_file` and `package_files`.
+    """
+    if source.path is not None:
+        text, label = read_file(Path(source.path)), Path(source.path).name
+    else:
+        from importlib.metadata import packages_distributions, version
+
+        files = [f for name in source.packages for f in package_files(name)]
+        text = "\n".join(f.read_text(encoding="utf-8", errors="replace") for f in files)
+        owners = packages_distributions()
+        names = [f"{p} {version(owners[p][0])}" if p in owners else p for p in source.packages]
+        label = f"{', '.join(names)} (Python sources)"
+    return Text(text, label, hashlib.sha256(text.encode()).hexdigest())
+
+
+def encode(tokenizer: Any, text: str) -> torch.Tensor:
+    """`[N]` int64 token ids of the whole text, no special tokens added."""
+    return torch.tensor(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], dtype=torch.int64)
+
+
+def first_tokens(tokenizer: Any) -> list[int]:
+    """What the tokenizer itself puts in front of every text: its first (bos) token, or nothing."""
+    return list(tokenizer("", add_special_tokens=True)["input_ids"])
+
+
+def cut_streams(ids: torch.Tensor, *, first: list[int], streams: int, tokens: int) -> torch.Tensor:
+    """Cut a text into streams that start at even distances and do not overlap.
+
+    Args:
+        ids: `[N]` int64, the text.
+        first: ids put in front of every stream; they count as its tokens.
+        streams: how many are wanted.
+        tokens: length of each.
+
+    Returns:
+        `[S, T]` int64: as many whole streams as the text gives, at least one; a text shorter than one stream gives
+        a single, shorter one.
+    """
+    body = max(1, tokens - len(first))
+    count = max(1, min(streams, ids.numel() // body))
+    body = min(body, ids.numel())
+    starts = [i * (ids.numel() - body) // max(1, count - 1) if count > 1 else 0 for i in range(count)]
+    head = torch.tensor(first, dtype=torch.int64)
+    return torch.stack([torch.cat([head, ids[s : s + body]]) for s in starts])

@@ -1,0 +1,105 @@
+"""Recipe `lm/train`: text -> byte-level BPE -> small Llama -> a Hugging Face folder anyone can load."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import torch
+from omegaconf import OmegaConf
+
+from tian.errors import DataError
+from tian.hf.corpus import Text, encode, read_text
+from tian.hf.evaluate import held_out_loss
+from tian.hf.small_lm import build_lm, training_batch
+from tian.hf.tokenizer import train_tokenizer
+from tian.training.fit import fit
+from tian.training.loader import StepLoader
+from tian.training.module import TianModule
+from tian.types import Measurement
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tian.hf.options import TrainOptions
+    from tian.runs.rundir import Run
+
+CHUNK = 20_000  # characters handed to the tokenizer at a time
+
+
+def _spread(text: str, budget_bytes: int) -> list[str]:
+    """Chunks spread evenly over the text, about `budget_bytes` in all."""
+    chunks = [text[i : i + CHUNK] for i in range(0, len(text), CHUNK)]
+    keep = max(1, min(len(chunks), budget_bytes // CHUNK))
+    return [chunks[i * len(chunks) // keep] for i in range(keep)]
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def train(cfg: Any, run: Run) -> list[Measurement]:
+    """Train, save `model/` in the run directory and score it on the held-out text.
+
+    The folder holds config.json, model.safetensors (float32), the tokenizer, and card.json: data hashes, the recipe
+    and the perplexity, which the tests of the shipped model compare with.
+
+    Raises:
+        DataError: no text, or less of it than one training sample.
+        NanError: the loss diverged.
+    """
+    options: TrainOptions = OmegaConf.to_object(cfg)  # type: ignore[assignment]
+    text, held_out = read_text(options.text), read_text(options.held_out)
+    run.info(f"text: {text.label}, {len(text.text) / 1e6:.1f} M characters")
+    tokenizer = train_tokenizer(_spread(text.text, options.tokenizer_bytes), vocab_size=options.lm.vocab_size)
+    stream = encode(tokenizer, text.text)
+    if stream.numel() < 2 * options.lm.context:
+        raise DataError(
+            f"the training text has {stream.numel()} tokens, less than two samples of {options.lm.context}",
+            where="text",
+            hint="give more text or set a smaller lm.context",
+        )
+    seed = int(cfg.seed)
+    bos = int(tokenizer.bos_token_id)
+    model = build_lm(options.lm, vocab_size=len(tokenizer), bos_id=bos, seed=seed)
+    loader = StepLoader(
+        lambda step: training_batch(
+            stream,
+            step,
+            batch=options.batch,
+            context=options.lm.context,
+            bos_id=bos,
+            copy_share=options.copy_share,
+            seed=seed,
+        ),
+        steps=options.trainer.max_steps,
+    )
+    fit(TianModule(model, optim=options.optim, steps=options.trainer.max_steps), loader, options.trainer, run=run, seed=seed)
+    model.eval().to("cpu")
+    loss = held_out_loss(model, tokenizer, held_out.text, context=options.lm.context, tokens=options.eval_tokens)
+    folder = run.path / "model"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    run.write_json("model/card.json", card(cfg, text, held_out, loss, stream.numel(), folder))
+    n = int(loss.numel())
+    mean, half = float(loss.mean()), 1.96 * float(loss.std()) / n**0.5
+    interval = (float(torch.tensor(mean - half).exp()), float(torch.tensor(mean + half).exp()))
+    params = sum(p.numel() for p in model.parameters())
+    return [
+        Measurement("held-out perplexity", float(torch.tensor(mean).exp()), "1", n, interval, higher_is_better=False),
+        Measurement("parameters", float(params), "1"),
+        Measurement("training tokens", float(options.trainer.max_steps * options.batch * options.lm.context), "tok"),
+    ]
+
+
+def card(cfg: Any, text: Text, held_out: Text, loss: torch.Tensor, tokens: int, folder: Path) -> dict[str, Any]:
+    """What must be known of a trained folder: recipe, data, hash and perplexity."""
+    return {
+        "recipe": OmegaConf.to_container(cfg),
+        "text": {"label": text.label, "sha256": text.sha256, "tokens": tokens},
+        "held_out": {"label": held_out.label, "sha256": held_out.sha256},
+        "held_out_perplexity": float(loss.mean().exp()),
+        "held_out_tokens": int(loss.numel()),
+        "weights_sha256": file_sha256(folder / "model.safetensors"),
+    }

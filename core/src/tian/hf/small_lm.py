@@ -1,0 +1,99 @@
+"""The small language model: a Llama of transformers with the initialisation of a measured recipe, and its batches."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tian.hf.options import LMOptions
+
+COPY_MIN, COPY_MAX = 8, 63  # length of a copied segment, tokens
+
+
+def build_lm(options: LMOptions, *, vocab_size: int, bos_id: int, seed: int) -> LlamaForCausalLM:
+    """A freshly initialised model.
+
+    Embeddings are tied with std 0.02; matrices have std 1/sqrt(fan_in), the two projections that write to the
+    residual stream are divided by sqrt(2 * layers) as well. Source: ours (measured recipe).
+    """
+    config = LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=options.d_model,
+        intermediate_size=options.ffn,
+        num_hidden_layers=options.layers,
+        num_attention_heads=options.heads,
+        num_key_value_heads=options.kv_heads,
+        max_position_embeddings=options.context,
+        tie_word_embeddings=True,
+        bos_token_id=bos_id,
+        eos_token_id=None,
+        pad_token_id=None,
+        dtype="float32",
+    )
+    model = LlamaForCausalLM(config)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if p.dim() < 2:
+                continue
+            std = 0.02 if "embed" in name else 1 / math.sqrt(p.shape[1])
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                std /= math.sqrt(2 * options.layers)
+            p.normal_(0.0, std, generator=generator)
+    return model
+
+
+def copy_segments(ids: Tensor, *, share: float, generator: torch.Generator) -> Tensor:
+    """Overwrite, in a share of the rows, a segment by an earlier one of the same row.
+
+    Args:
+        ids: `[B, T]` int64; column 0 (the first token) is never source or target.
+        share: probability of a row being changed.
+        generator: source of randomness.
+
+    Returns:
+        `[B, T]` int64, a new tensor.
+    """
+    out = ids.clone()
+    length = ids.shape[1]
+    longest = min(COPY_MAX, (length - 1) // 2)
+    if longest < COPY_MIN:
+        return out
+    for row in range(ids.shape[0]):
+        u = torch.rand(4, generator=generator).tolist()
+        if u[0] >= share:
+            continue
+        n = COPY_MIN + int(u[1] * (longest - COPY_MIN + 1))
+        source = 1 + int(u[2] * (length - 2 * n))
+        target = source + n + int(u[3] * (length - n - (source + n) + 1))
+        out[row, target : target + n] = out[row, source : source + n]
+    return out
+
+
+def training_batch(stream: Tensor, step: int, *, batch: int, context: int, bos_id: int, copy_share: float, seed: int) -> dict[str, Tensor]:
+    """Batch `step`: windows at random places of the token stream, each behind the dedicated first token.
+
+    Args:
+        stream: `[N]` int64 token ids without first tokens.
+        step: number of the batch; with `seed` it fixes the batch completely.
+        batch: rows.
+        context: columns, the first token included.
+        bos_id: id of the dedicated first token.
+        copy_share: see `copy_segments`.
+        seed: of the run.
+
+    Returns:
+        `input_ids` and `labels`, both `[batch, context]` int64.
+    """
+    generator = torch.Generator().manual_seed((seed << 32) + step)
+    starts = torch.randint(0, stream.numel() - context + 2, (batch,), generator=generator)
+    body = stream[starts[:, None] + torch.arange(context - 1)]
+    ids = torch.cat([torch.full((batch, 1), bos_id), body], dim=1)
+    ids = copy_segments(ids, share=copy_share, generator=generator)
+    return {"input_ids": ids, "labels": ids}

@@ -1,0 +1,73 @@
+"""Options of the policies and of `kvcache/stream`; no torch, so that composing a config stays light."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tian.errors import InvalidInput
+from tian.hf.options import ModelSource, TextSource
+
+
+@dataclass
+class WindowOptions:
+    """Options of `window`."""
+
+    recent: int = 32  # most recent tokens kept, per layer and head
+
+    def __post_init__(self) -> None:
+        if self.recent < 1:
+            raise InvalidInput(
+                f"recent must be >= 1 (the newest token is never evicted), got {self.recent}", hint="set kv.recent=1 or more"
+            )
+
+
+@dataclass
+class StreamingOptions:
+    """Options of `streaming`."""
+
+    sinks: int = 4  # first tokens of the stream that are always kept
+    recent: int = 252  # most recent tokens kept, per layer and head
+
+    def __post_init__(self) -> None:
+        if self.recent < 1:
+            raise InvalidInput(
+                f"recent must be >= 1 (the newest token is never evicted), got {self.recent}", hint="set kv.recent=1 or more"
+            )
+        if self.sinks < 0:
+            raise InvalidInput(f"sinks must be >= 0, got {self.sinks}", hint="set kv.sinks=0 for a plain window")
+
+
+@dataclass
+class StreamOptions:
+    """Options of `kvcache/stream`."""
+
+    model: ModelSource = field(default_factory=ModelSource)
+    text: TextSource = field(default_factory=lambda: TextSource(packages=["networkx"]))
+    kv: dict[str, Any] = field(default_factory=lambda: {"use": "streaming"}, metadata={"role": "kv_policy"})
+    compare: list[Any] = field(
+        default_factory=list, metadata={"role": "kv_policy"}
+    )  # what to set beside it: full, window, recompute (same size as kv), or further {use: ..., ...} nodes
+    tokens: int = 1024  # length of each stream, tokens
+    streams: int = 16  # streams read side by side, taken evenly from the text
+    full_limit: int | None = None  # tokens after which `full` stops, its cache would grow without bound; null: never
+    checks: bool = True  # ask whether the model has an attention sink or merely depends on its first token
+    save_every: float = 30.0  # seconds between saves of an unfinished stream
+    device: str = "cpu"  # cpu, cuda or cuda:N
+    threads: int | None = None  # CPU threads; null: torch's default
+
+    def __post_init__(self) -> None:
+        if self.tokens < 16:
+            raise InvalidInput(f"tokens must be >= 16, got {self.tokens}")
+        if self.streams < 1:
+            raise InvalidInput(f"streams must be >= 1, got {self.streams}")
+        if self.full_limit is not None and self.full_limit < 1:
+            raise InvalidInput(f"full_limit must be >= 1 or null, got {self.full_limit}")
+        if self.save_every <= 0:
+            raise InvalidInput(f"save_every must be > 0 seconds, got {self.save_every}")
+        for entry in self.compare:
+            if isinstance(entry, str) and entry not in ("full", "window", "recompute"):
+                raise InvalidInput(
+                    f"compare holds {entry!r}; a bare name must be full, window or recompute",
+                    hint="write another policy as {use: NAME, option: value}",
+                )
