@@ -1,0 +1,1 @@
+"""How plugins are found, isolated, named and constructed."""

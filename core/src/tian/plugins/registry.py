@@ -1,0 +1,206 @@
+"""The registry: names to components, with provenance, readable errors and no imports until first use."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tian.errors import AmbiguousName, ConfigError, MissingDependency, PluginError, TianError, UnknownName
+from tian.plugins.discovery import PluginInfo, Problem, discover
+from tian.plugins.guard import describe, guard
+from tian.plugins.hookspecs import KINDS, ROLES
+from tian.plugins.options import build_options, nearest
+from tian.plugins.registrar import Entry
+
+_ROLE_CLASS = {
+    "model": "Model",
+    "planner": "Planner",
+    "kv_policy": "KVPolicy",
+    "sparsity_predictor": "SparsityPredictor",
+    "reward_model": "RewardModel",
+    "solver": "Solver",
+    "evaluator": "Evaluator",
+}
+
+
+def role_class(role: str) -> type:
+    """The ABC of a role.
+
+    Raises:
+        UnknownName: no such role.
+    """
+    if role not in ROLES:
+        raise UnknownName(f"there is no role {role!r}", hint=nearest(role, list(ROLES)))
+    return getattr(importlib.import_module("tian.spec"), _ROLE_CLASS[role])  # type: ignore[no-any-return]
+
+
+class Registry:
+    """Everything the installed plugins offer."""
+
+    def __init__(self, *, fast: bool = False, extra_files: Sequence[Path] = ()) -> None:
+        self._manager, self.plugins = discover(fast=fast, extra_files=extra_files)
+
+    def entries(self, kind: str | None = None) -> list[Entry]:
+        """Entries of one kind (role or `recipe`) or of all, sorted by kind and qualified name.
+
+        Raises:
+            UnknownName: no such kind.
+        """
+        if kind is not None and kind not in KINDS:
+            raise UnknownName(f"there is no role {kind!r}", hint=nearest(kind, list(KINDS)))
+        found = [e for p in self.plugins for e in p.entries if kind in (None, e.kind)]
+        return sorted(found, key=lambda e: (KINDS.index(e.kind), e.qualified))
+
+    def resolve(self, kind: str, name: str) -> Entry:
+        """The entry of a qualified (`kvcache/streaming`) or short (`streaming`) name.
+
+        Raises:
+            UnknownName: nobody provides it; names the nearest and any broken plugin that might.
+            AmbiguousName: several plugins provide the short name.
+        """
+        entries = self.entries(kind)
+        found = [e for e in entries if name in (e.qualified, e.name)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            both = ", ".join(e.qualified for e in found)
+            raise AmbiguousName(
+                f"the {kind} {name!r} is provided by several plugins: {both}", hint=f"write {found[0].qualified} or another"
+            )
+        broken = [p for p in self.plugins if p.state in ("broken", "incompatible") or any(q.severity == "error" for q in p.problems)]
+        hint = nearest(name, sorted({e.name for e in entries} | {e.qualified for e in entries}))
+        if broken:
+            hint += f" (not loaded in full: {', '.join(p.name for p in broken)}; see `tian doctor`)"
+        raise UnknownName(f"no plugin provides the {kind} {name!r}", hint=hint)
+
+    def target(self, entry: Entry) -> Any:
+        """Import the entry's target.
+
+        Raises:
+            MissingDependency: one of its `needs` is absent.
+            PluginError: importing it failed.
+        """
+        self._check_needs(entry)
+        return self._import(entry, entry.target)
+
+    def options_class(self, entry: Entry) -> type | None:
+        """Import the entry's options dataclass, None when it has no options.
+
+        Raises:
+            PluginError: importing it failed.
+        """
+        cls = self._import(entry, entry.options) if entry.options else None
+        return cls if cls is None or isinstance(cls, type) else None
+
+    def load(self, kind: str, name: str, **options: Any) -> Any:
+        """Construct a component; see `tian.load`."""
+        entry = self.resolve(kind, name)
+        cls = self.target(entry)
+        base = role_class(kind)
+        if not (inspect.isclass(cls) and issubclass(cls, base)):
+            raise PluginError(
+                f"{kind} {entry.qualified!r} is not a subclass of tian.spec.{base.__name__}",
+                where=f"{entry.where}, {entry.dist} {entry.version}",
+                hint=f"derive it from tian.spec.{base.__name__}",
+            )
+        if inspect.isabstract(cls):
+            raise PluginError(
+                f"{kind} {entry.qualified!r} lacks {', '.join(sorted(cls.__abstractmethods__))}",
+                where=f"{entry.where}, {entry.dist} {entry.version}",
+                hint="implement them",
+            )
+        if getattr(base, "SPEC", 1) < entry.spec:
+            raise PluginError(f"{entry.qualified!r} needs version {entry.spec} of the role {kind}", hint="pip install -U tian-framework")
+        option_cls = self.options_class(entry)
+        if option_cls is None:
+            if options:
+                first = next(iter(options))
+                raise ConfigError(f"{kind} {entry.qualified!r} has no options, got {first!r}", hint="leave it out")
+            arguments: tuple[Any, ...] = ()
+        else:
+            arguments = (build_options(option_cls, options),)
+        made = guard(lambda: cls(*arguments))
+        if isinstance(made.error, TianError):
+            raise made.error
+        if made.error is not None:
+            raise PluginError(
+                f"constructing {kind} {entry.qualified!r} failed: {describe(made.error)}",
+                where=f"{made.where}, {entry.dist} {entry.version}",
+                hint=f"report it to the author of {entry.dist}",
+            ) from made.error
+        return made.value
+
+    def config_folders(self) -> dict[str, Path]:
+        """Plugin name -> its folder of run configurations."""
+        return {p.name: p.config_folder for p in self.plugins if p.config_folder is not None}
+
+    def call_each(self, hook: str, **arguments: Any) -> Iterator[tuple[str, Any]]:
+        """Call each plugin's implementation of a hook; one that raises becomes a problem of its plugin.
+
+        Yields:
+            `(plugin name, what it returned)`.
+        """
+        for impl in getattr(self._manager.hook, hook).get_hookimpls():
+            result = guard(lambda impl=impl: impl.function(*[arguments[a] for a in impl.argnames]))
+            if result.error is None:
+                yield impl.plugin_name, result.value
+                continue
+            info = next((p for p in self.plugins if p.name == impl.plugin_name), None)
+            if info is not None:
+                info.problems.append(Problem("error", f"in {hook}: {describe(result.error)}", result.where))
+
+    def _check_needs(self, entry: Entry) -> None:
+        for need in entry.needs:
+            if need == "cuda":
+                continue  # whether a device is there is asked when it is used
+            if importlib.util.find_spec(need) is None:
+                what = f"'{entry.dist}[{entry.extra}]'" if entry.extra and entry.dist else need
+                raise MissingDependency(
+                    f"{entry.kind} {entry.qualified!r} needs the package {need!r}, which is not installed",
+                    where=f"{entry.dist} {entry.version}",
+                    hint=f"pip install {what}",
+                )
+
+    def _import(self, entry: Entry, target: str | object) -> Any:
+        if not isinstance(target, str):
+            return target
+        module, _, attribute = target.partition(":")
+        result = guard(lambda: getattr(importlib.import_module(module), attribute))
+        if result.error is None:
+            return result.value
+        if isinstance(result.error, TianError):
+            raise result.error
+        hint = f"report it to the author of {entry.dist}"
+        if isinstance(result.error, ModuleNotFoundError) and result.error.name:
+            hint = f"pip install {result.error.name.split('.')[0]}"
+        raise PluginError(
+            f"{entry.kind} {entry.qualified!r} cannot be imported from {target}: {describe(result.error)}",
+            where=f"{result.where or entry.where}, {entry.dist} {entry.version}",
+            hint=hint,
+        ) from result.error
+
+
+_cached: Registry | None = None
+
+
+def get_registry(*, fast: bool = False, extra_files: Sequence[Path] = ()) -> Registry:
+    """The process's registry; `fast` (metadata only) and `extra_files` make a new one."""
+    global _cached  # noqa: PLW0603 - one registry a process
+    if fast:
+        return Registry(fast=True)
+    if _cached is None or extra_files:
+        _cached = Registry(extra_files=extra_files)
+    return _cached
+
+
+def reset_registry() -> None:
+    """Forget the cached registry (tests)."""
+    global _cached  # noqa: PLW0603 - one registry a process
+    _cached = None
+
+
+__all__ = ["KINDS", "ROLES", "Entry", "PluginInfo", "Problem", "Registry", "get_registry", "reset_registry", "role_class"]
