@@ -174,7 +174,7 @@ class SlotLayer(CacheLayerMixin):
         mask = (here - position < window)[..., None, :] if window is not None and here >= window else None
         out, p = grouped_attention(q, k, self.values[:, :, :n], mask=mask, scale=scale, weights=self.score is not None)
         if self.score is not None and p is not None:
-            self._accumulate(self.score[..., :n], p, self.free)
+            self._accumulate(self.score[..., :n], p, self.free, query.shape[1])
         self.seen += 1
         if self.capacity is None or n <= self.capacity:
             self.free = self.free + 1
@@ -191,9 +191,9 @@ class SlotLayer(CacheLayerMixin):
         self.tok.scatter_(2, victim, -1)
         self.free = victim
 
-    def _accumulate(self, score: Tensor, p: Tensor, fresh: Tensor | None) -> None:
+    def _accumulate(self, score: Tensor, p: Tensor, fresh: Tensor | None, heads: int) -> None:
         if "last_row" in self.policy.needs:
-            score.copy_(p[:, :, -1].mean(dim=1, keepdim=True).expand_as(score))
+            score.copy_((p[:, :, -1].sum(dim=1, keepdim=True) / heads).expand_as(score))
             return
         if fresh is not None:
             score.scatter_(2, fresh, 0.0)  # a slot's former tenant leaves its score behind
@@ -225,7 +225,7 @@ class SlotLayer(CacheLayerMixin):
         if self.score is not None and p is not None:
             old = self._in_order(self.score) if self.count else self.score[..., :0]
             score = torch.cat([old, self.score.new_zeros(*rows, m)], dim=2)
-            self._accumulate(score, p, None)
+            self._accumulate(score, p, None, query.shape[1])
         self.seen += m
         if self.capacity is not None and n > self.capacity:
             keep = self.policy.select(score, tok, self.capacity)

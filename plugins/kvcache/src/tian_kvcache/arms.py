@@ -38,6 +38,11 @@ class Arm:
         return re.sub(r"[^a-z0-9]+", "-", self.label.lower()).strip("-")
 
     @property
+    def sinks_of_policy(self) -> int:
+        """First tokens the policy always keeps, 0 when it has no such notion."""
+        return int(getattr(self.policy, "sinks", 0))
+
+    @property
     def capacity(self) -> int | None:
         """Tokens kept, None when unbounded."""
         return self.policy.capacity(0, 1, None) if self.policy else self.sinks + self.recent

@@ -13,6 +13,7 @@ from safetensors.torch import save
 from tian.errors import DataError
 from tian.hf.attach import attach
 from tian.runs.files import write_atomic
+from tian.runs.signals import SafePoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,7 +117,7 @@ def read(
         ids: `[S, T]` int64 on the model's device.
         arm: how to read.
         path: state file; when it exists the reading continues from it.
-        save_every: seconds between saves; the state is also saved on any interruption.
+        save_every: seconds between saves; the state is also saved on SIGINT and SIGTERM, between two steps.
         advance: told the number of finished steps, for progress.
         limit: stop after this many steps, or None.
 
@@ -134,7 +135,7 @@ def read(
 
     def loop(step_logits: Callable[[int], Tensor], cache: SlotCache | None) -> None:
         saved = time.monotonic()
-        try:
+        with SafePoint() as safe:
             while reading.done < steps:
                 t = reading.done
                 start = time.perf_counter()
@@ -150,13 +151,10 @@ def read(
                     reading.cache_bytes.append((t, cache.nbytes() if cache is not None else 0))
                     reading.rss.append((t, resident_bytes()))
                 advance(1)
-                if time.monotonic() - saved > save_every:
+                if safe.requested or time.monotonic() - saved > save_every:
                     save_reading(path, reading, cache)
                     saved = time.monotonic()
-        except BaseException:
-            _rewind_if_torn(reading, cache)
-            save_reading(path, reading, cache)
-            raise
+                    safe.check()
         save_reading(path, reading, None)
 
     if arm.policy is None:

@@ -1,0 +1,142 @@
+"""Report of `kvcache/stream`: the result in words, perplexity by position, and what each policy costs."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from tian.runs.plots import COLOURS, new_axes, to_svg
+from tian.runs.report import table
+from tian.types import Section
+from tian_kvcache.checks import SINK
+
+if TYPE_CHECKING:
+    from tian.runs.rundir import Run
+
+STYLES = {"full": (COLOURS[6], "-"), "window": (COLOURS[1], "-"), "streaming": (COLOURS[0], "-"), "recompute": (COLOURS[2], "--")}
+
+
+def sections(run: Run) -> list[Section]:
+    """First screen, the table of arms, and the checks of the first token."""
+    data = run.read_json("stream.json")
+    if data is None:
+        return []
+    out = [Section(headline(data), f"{words(data)}<!--plot-->{plot(data, run)}"), Section("Each policy", arms_table(data))]
+    if data["verdict"]:
+        out.append(Section(f"The first token: {data['verdict']['words']}", checks_html(data["verdict"])))
+    return out
+
+
+def _find(data: dict[str, Any], kind: str, capacity: int | None = None) -> dict[str, Any] | None:
+    for row in data["arms"]:
+        if row["kind"] == kind and not row["check"] and (capacity is None or row["capacity"] == capacity):
+            return dict(row)
+    return None
+
+
+def headline(data: dict[str, Any]) -> str:
+    """One sentence: how the configured policy fares."""
+    main = data["arms"][0]
+    text = f"{main['label']} reads {data['tokens']:,} tokens at perplexity {main['ppl']:.1f}"
+    if main["capacity"] is not None:
+        text += f" with {main['capacity']} cached tokens"
+    return text
+
+
+def words(data: dict[str, Any]) -> str:
+    """The comparison as short sentences; each states what was measured, whichever way it went."""
+    main = data["arms"][0]
+    size = main["capacity"]
+    lines = []
+    if size is not None and (window := _find(data, "window", size)) and window["label"] != main["label"]:
+        change = window["ppl"] / main["ppl"]
+        lines.append(
+            f"A window of the same size, which drops the first token, has {window['ppl']:.1f}: {change:.2f} times as much."
+        )
+    if full := _find(data, "full"):
+        relation = "worse" if full["ppl"] > 1.02 * main["ppl"] else "better" if full["ppl"] < 0.98 * main["ppl"] else "equal"
+        lines.append(
+            f"Keeping everything has {full['ppl']:.1f} ({relation}) past the training length of {data['train_length']} tokens, "
+            f"and its cache grew to {full['cache_bytes'] / 2**20:.1f} MiB, against {main['cache_bytes'] / 2**20:.2f} MiB."
+        )
+    if size is not None and (again := _find(data, "recompute", size)):
+        speed = again["ms_per_token"] / main["ms_per_token"]
+        gap = 100 * (main["ppl"] / again["ppl"] - 1)
+        lines.append(
+            f"Running the kept tokens again for every token has {again['ppl']:.1f} ({gap:+.1f} % for {main['label']}) "
+            f"at {speed:.1f} times the time per token."
+        )
+    if data["verdict"] and data["verdict"]["words"] != SINK:
+        lines.append(f"What is seen here is {data['verdict']['words']}; the checks are below.")
+    source = (
+        f"{data['model']}; text: {data['text']['label']}; {data['streams']} streams, "
+        f"compared from token {data['late_start']:,} on."
+    )
+    return "".join(f"<p>{escape(x)}</p>" for x in lines) + f'<p class="note">{escape(source)}</p>'
+
+
+def plot(data: dict[str, Any], run: Run) -> str:
+    """Perplexity by position, one line an arm of the main size (the others are in the table)."""
+    figure, axes = new_axes(title="Perplexity by position in the stream", x="position (tokens)", y="perplexity (log scale)")
+    size = data["arms"][0]["capacity"]
+    for row in data["arms"]:
+        if row["check"] or row["capacity"] not in (size, None):
+            continue
+        colour, dash = STYLES.get(row["kind"], (COLOURS[3], "-"))
+        axes.plot(*zip(*row["curve"], strict=True), color=colour, linestyle=dash, label=row["label"], linewidth=1.6)
+    axes.set_yscale("log")
+    from matplotlib.ticker import LogFormatter, NullFormatter
+
+    axes.yaxis.set_major_formatter(LogFormatter())
+    axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.8)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    marks = [(size, "cache full"), (data["train_length"], "training length")]
+    for at, name in marks:
+        if at and at < data["tokens"]:
+            axes.axvline(at, color="#888", linewidth=0.8, linestyle=":")
+            axes.text(at, 0.99, f" {name}", transform=axes.get_xaxis_transform(), fontsize=8, color="#555", va="top")
+    axes.legend(fontsize=9, frameon=False)
+    return to_svg(figure, alt=headline(data), path=run.path / "plots" / "perplexity.svg")
+
+
+def _interval(ci: list[float] | None, digits: int) -> str:
+    return f" [{ci[0]:.{digits}f}, {ci[1]:.{digits}f}]" if ci else ""
+
+
+def arms_table(data: dict[str, Any]) -> str:
+    """Perplexity, ratio, cache and speed of every arm."""
+    rows = []
+    streams = data["streams"]
+    for r in data["arms"]:
+        cache = "none kept" if r["kind"] == "recompute" else f"{r['cache_bytes'] / 1024:,.0f} KiB"
+        if r["cache_growth"]:
+            cache += " (growing)"
+        rows.append(
+            [
+                r["label"],
+                f"{r['ppl']:.2f}{_interval(r['ppl_ci'], 1)}",
+                f"{r['ratio']:.3f}{_interval(r['ratio_ci'], 3)}",
+                cache,
+                f"{r['ms_per_token']:.2f}",
+                f"{1000 * streams / r['ms_per_token']:,.0f}",
+            ]
+        )
+    head = ["policy", "perplexity [95 %]", "ratio to the first row", f"cache, {streams} streams", "ms per step", "tokens/s"]
+    note = (
+        f'<p class="note">Perplexity from token {data["late_start"]:,} on; intervals over {streams} streams, ratios paired by '
+        "stream. A step reads one token of every stream. Times on a shared machine: compare rows, not runs.</p>"
+    )
+    return table(head, rows) + note
+
+
+def checks_html(verdict: dict[str, Any]) -> str:
+    """The checks that separate an attention sink from dependence on the first token."""
+    rows = [[name, target, value, "yes" if holds else "no"] for name, target, value, holds in verdict["rows"]]
+    layers = [
+        [str(i), f"{m:.3f}", f"{v:.2f}"] for i, (m, v) in enumerate(zip(verdict["mass"], verdict["value_norm"], strict=True))
+    ]
+    return (
+        table(["an attention sink needs", "target", "measured", "holds"], rows)
+        + '<p class="note">All four must hold to speak of an attention sink. Per layer:</p>'
+        + table(["layer", "attention on the first token", "norm of its value / others"], layers)
+    )
