@@ -25,7 +25,7 @@ HOOKSPEC_API = (1, 0)
 __all__ = ["HOOKSPEC_API", "__version__", "compose", "hookimpl", "list", "load", "run"]
 
 
-def load(role: str, name: str, **options: Any) -> Any:
+def load(role: str, name: str, /, **options: Any) -> Any:
     """Construct the component `name` of a role with the given options.
 
     Raises:

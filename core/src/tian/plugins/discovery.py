@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from tian.errors import TianError
+from tian.errors import DataError, PluginError, TianError
 from tian.plugins import hookspecs
-from tian.plugins.guard import SLOW_SECONDS, Guarded, describe, guard
+from tian.plugins.guard import SLOW_SECONDS, Guarded, describe, guard, remedy
 from tian.plugins.registrar import ConfigRegistrar, Entry, Registrar
 
 if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
+    from importlib.metadata import Distribution
 
 GROUP = "tian.plugins"
 BUILTIN = ("lm", "tian.hf.plugin")
@@ -69,17 +69,44 @@ class PluginInfo:
 
 def installed() -> list[tuple[PluginInfo, Sequence[str]]]:
     """Every plugin the metadata names, sorted by name, with its distribution's requirements; nothing is imported."""
-    from importlib.metadata import entry_points
+    from importlib.metadata import distributions
 
-    found = [(PluginInfo(BUILTIN[0], CORE_DIST, _core_version(), BUILTIN[1]), ())]
-    eps: list[EntryPoint] = list(entry_points(group=GROUP))
-    rest = []
-    for ep in eps:
-        dist = ep.dist
-        info = PluginInfo(ep.name, dist.name if dist else "?", dist.version if dist else "?", ep.value)
-        rest.append((info, tuple(dist.requires or ()) if dist else ()))
+    rest: list[tuple[PluginInfo, Sequence[str]]] = []
+    seen: set[str] = set()
+    for dist in distributions():
+        try:
+            text = dist.read_text("entry_points.txt") or ""
+        except Exception:  # noqa: S112 - an unreadable distribution of a stranger is not ours to report
+            continue
+        if f"[{GROUP}]" not in text.replace(" ", ""):
+            continue
+        # The first on sys.path is the one Python imports; an editable install may be listed twice.
+        name = _dist_name(dist)
+        if name.lower().replace("_", "-") not in seen:
+            seen.add(name.lower().replace("_", "-"))
+            rest += _declared(dist, name)
     rest.sort(key=lambda pair: (pair[0].name, pair[0].dist))
-    return [*found, *rest]
+    return [(PluginInfo(BUILTIN[0], CORE_DIST, _core_version(), BUILTIN[1]), ()), *rest]
+
+
+def _dist_name(dist: Distribution) -> str:
+    try:
+        return str(dist.metadata["Name"] or "unknown")
+    except Exception:
+        return "unknown"
+
+
+def _declared(dist: Distribution, name: str) -> list[tuple[PluginInfo, Sequence[str]]]:
+    """The plugins of one distribution; damaged metadata becomes one broken plugin named after it."""
+    try:
+        requires, version = tuple(dist.requires or ()), str(dist.version)
+        return [(PluginInfo(ep.name, name, version, ep.value), requires) for ep in dist.entry_points if ep.group == GROUP]
+    except Exception as error:
+        info = PluginInfo(name, name, "?", "")
+        info.fail(
+            "broken", f"its metadata cannot be read: {describe(error)}", hint=f"pip install --force-reinstall {name}"
+        )
+        return [(info, ())]
 
 
 def _core_version() -> str:
@@ -101,6 +128,8 @@ def incompatible(requires: Sequence[str]) -> str | None:
             continue
         if requirement.name.lower().replace("_", "-") != CORE_DIST:
             continue
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
         if not requirement.specifier.contains(_core_version(), prereleases=True):
             return text
     return None
@@ -119,14 +148,24 @@ def discover(*, fast: bool = False, extra_files: Sequence[Path] = ()) -> tuple[p
 
     Args:
         fast: stop at the metadata; every state is `installed` or `disabled`.
-        extra_files: one-off plugins (`tian -p FILE.py`).
+        extra_files: one-off plugins (`tian -p FILE.py`); loaded whatever TIAN_PLUGINS says.
+
+    Raises:
+        DataError: one of `extra_files` does not exist.
+        PluginError, or what the plugin raised: under TIAN_STRICT=1 only.
     """
+    for path in extra_files:
+        if not path.is_file():
+            raise DataError(f"there is no plugin file {path}", where=f"-p {path}", hint="give the path of a Python file")
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     only, without = _names("TIAN_PLUGINS"), _names("TIAN_DISABLE_PLUGINS") or set()
-    infos, names = [], set()
+    infos: list[PluginInfo] = []
+    names: set[str] = set()
     for info, requires in installed():
         infos.append(info)
+        if info.state == "broken":
+            continue
         if info.name in without or (only is not None and info.name not in only and info.dist != CORE_DIST):
             info.state = "disabled"
             continue
@@ -145,21 +184,53 @@ def discover(*, fast: bool = False, extra_files: Sequence[Path] = ()) -> tuple[p
                 hint=f"pip install -U {CORE_DIST} {info.dist}",
             )
         elif not fast:
-            _load(info, manager, lambda module=info.module: importlib.import_module(module))
+            _load(info, manager, lambda module=info.module: _import_module(module))
+    known = [info.name for info in infos]
+    infos += [_absent(name, known) for name in sorted(only or ()) if name not in known]
     for path in extra_files if not fast else ():
         info = PluginInfo(path.stem, str(path), "file", path.stem)
         infos.append(info)
+        if info.name in names:
+            info.fail("broken", f"a plugin called {info.name!r} is already loaded", hint="rename the file")
+            continue
+        names.add(info.name)
         _load(info, manager, lambda path=path: _import_file(path))
     return manager, infos
 
 
+def _absent(name: str, known: Sequence[str]) -> PluginInfo:
+    """Stands for a name in TIAN_PLUGINS that nobody has: better seen than silently missed."""
+    near = difflib.get_close_matches(name, known, n=1)
+    info = PluginInfo(name, "?", "?", "")
+    info.fail(
+        "broken",
+        f"TIAN_PLUGINS names {name!r}, which is not installed",
+        where="TIAN_PLUGINS",
+        hint=f"did you mean {near[0]!r}?" if near else f"installed: {', '.join(known)}",
+    )
+    return info
+
+
+def _import_module(module: str) -> Any:
+    if ":" in module:
+        raise ImportError(f"the entry point must name a module, got {module!r}")
+    return importlib.import_module(module)
+
+
 def _import_file(path: Path) -> Any:
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise ImportError(f"{path} is not a Python file")
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is not a Python file: its name must end in .py")
+    before = sys.modules.get(path.stem)
+    if before is not None and getattr(before, "__file__", None) != spec.origin:
+        raise ImportError(f"a module called {path.stem!r} exists already; rename the file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault(path.stem, module)
-    spec.loader.exec_module(module)
+    sys.modules[path.stem] = module  # so that its targets, "file:Class", resolve
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[path.stem]
+        raise
     return module
 
 
@@ -169,11 +240,7 @@ def _blame(info: PluginInfo, result: Guarded, doing: str) -> None:
     assert error is not None  # noqa: S101 - callers check
     if os.environ.get("TIAN_STRICT") == "1":
         raise error
-    hint = f"report it to the author of {info.dist}, or set TIAN_DISABLE_PLUGINS={info.name}"
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        hint = f"pip install {error.name.split('.')[0]}"
-    elif isinstance(error, TianError) and error.hint:
-        hint = error.hint
+    hint = remedy(error, dist=info.dist, plugin=info.name, module=info.module)
     where = error.where if isinstance(error, TianError) and error.where else result.where
     info.problems.append(Problem("error", f"{doing}: {describe(error)}", where or f"{info.dist} {info.version}", hint))
 
@@ -187,9 +254,9 @@ def _load(info: PluginInfo, manager: pluggy.PluginManager, importer: Any) -> Non
         return
     module = result.value
     source = getattr(module, "__file__", None) or info.module
-    if result.heavy:
-        _warn(info, f"importing it pulls in {', '.join(result.heavy)}, which slows every command", source)
-    elif result.seconds > SLOW_SECONDS:
+    for library, where in result.heavy.items():
+        _warn(info, f"importing it pulls in {library}, which slows every command", where)
+    if not result.heavy and result.seconds > SLOW_SECONDS:
         _warn(info, f"importing it takes {result.seconds:.1f} s, which slows every command", source)
     _check_hook_names(info, module, source)
     registered = guard(lambda: manager.register(module, name=info.name))
@@ -209,15 +276,15 @@ def _load(info: PluginInfo, manager: pluggy.PluginManager, importer: Any) -> Non
 
 def _warn(info: PluginInfo, message: str, where: str) -> None:
     if os.environ.get("TIAN_STRICT") == "1":
-        raise TianError(f"plugin {info.name}: {message}", where=where, hint="import it inside the functions that use it")
-    info.problems.append(Problem("warning", message, f"{where}:1", "import it inside the functions that use it"))
+        raise PluginError(f"plugin {info.name}: {message}", where=where, hint="import it inside the functions that use it")
+    info.problems.append(Problem("warning", message, where, "import it inside the functions that use it"))
 
 
 def _call(info: PluginInfo, manager: pluggy.PluginManager, hook: str, argument: Any) -> bool:
     """Call one plugin's implementation of a register hook; False when it has none or raised (its work is dropped)."""
     caller = getattr(manager.hook, hook)
     for impl in caller.get_hookimpls():
-        if impl.plugin_name != info.name:
+        if impl.plugin_name != info.name or impl.wrapper or impl.hookwrapper:
             continue
         arguments = {"register": argument}
         result = guard(lambda impl=impl: impl.function(*[arguments[a] for a in impl.argnames]))
@@ -228,13 +295,25 @@ def _call(info: PluginInfo, manager: pluggy.PluginManager, hook: str, argument: 
 
 
 def _check_hook_names(info: PluginInfo, module: Any, source: str) -> None:
-    """A hook implementation without a spec is a typo or meant for a newer tian."""
+    """A hook implementation without a spec is a typo or meant for a newer tian; one without the mark is never called."""
     known = hookspecs.known_hooks()
-    for name, value in vars(module).items():
+    for name, value in list(vars(module).items()):
         marker = getattr(value, "tian_impl", None)
-        if marker is None or name in known or marker.get("optionalhook"):
+        if isinstance(marker, dict) and (name in known or marker.get("optionalhook")):
+            if marker.get("wrapper") or marker.get("hookwrapper"):
+                _misuse(info, f"{name} is a hook wrapper, which tian does not call", value, source, "write a plain hook")
             continue
-        near = difflib.get_close_matches(name, known, n=1)
-        line = getattr(getattr(value, "__code__", None), "co_firstlineno", 1)
-        hint = f"did you mean {near[0]}?" if near else "upgrade tian-framework, or mark it optionalhook=True"
-        info.problems.append(Problem("error", f"there is no hook called {name}", f"{source}:{line}", hint))
+        if isinstance(marker, dict):
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else "upgrade tian-framework, or mark it optionalhook=True"
+            _misuse(info, f"there is no hook called {name}", value, source, hint)
+        elif name in known and callable(value):
+            _misuse(info, f"{name} is not marked as a hook and is never called", value, source, "put @hookimpl above it")
+
+
+def _misuse(info: PluginInfo, message: str, function: Any, source: str, hint: str) -> None:
+    line = getattr(getattr(function, "__code__", None), "co_firstlineno", 1)
+    where = f"{source}:{line}"
+    if os.environ.get("TIAN_STRICT") == "1":
+        raise PluginError(f"plugin {info.name}: {message}", where=where, hint=hint)
+    info.problems.append(Problem("error", message, where, hint))

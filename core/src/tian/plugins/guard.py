@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-HEAVY = frozenset({"torch", "transformers", "lightning", "numpy", "scipy", "pandas", "matplotlib", "omegaconf", "rich", "trl", "mujoco"})
+HEAVY = frozenset(
+    {"torch", "transformers", "lightning", "numpy", "scipy", "pandas", "matplotlib", "omegaconf", "rich", "trl", "mujoco"}
+)
 SLOW_SECONDS = 0.5
 
 
@@ -20,38 +23,72 @@ class Guarded:
     Attributes:
         value: what the code returned.
         error: the exception, or None.
-        where: `file:line` of the innermost frame outside tian.
-        seconds: time taken.
-        heavy: heavy libraries that were imported meanwhile.
+        where: `file:line` of the innermost frame that is not import machinery.
+        seconds: wall clock, s.
+        heavy: heavy libraries imported meanwhile, each with the `file:line` that asked for it.
     """
 
     value: Any = None
     error: BaseException | None = None
     where: str = ""
     seconds: float = 0.0
-    heavy: list[str] = field(default_factory=list)
+    heavy: dict[str, str] = field(default_factory=dict)
+
+
+class _HeavyWatch:
+    """A finder that finds nothing; it only sees who imports a heavy library first."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, str] = {}
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:  # noqa: ARG002 - finder protocol
+        """Note the importing line; the library itself is left to the finders behind."""
+        if name not in HEAVY or name in self.seen:
+            return
+        # A heavy library imports others of its kind: they are its doing, not the plugin's.
+        frame = sys._getframe(1)  # noqa: SLF001 - the documented way to one's caller
+        while frame.f_back is not None and _machinery(frame.f_code.co_filename):
+            frame = frame.f_back
+        if str(frame.f_globals.get("__name__", "")).partition(".")[0] not in HEAVY:
+            self.seen[name] = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def _machinery(filename: str) -> bool:
+    return filename.startswith("<frozen importlib") or "/importlib/" in filename.replace("\\", "/")
+
+
+@contextlib.contextmanager
+def _watch() -> Iterator[dict[str, str]]:
+    watch = _HeavyWatch()
+    sys.meta_path.insert(0, watch)  # type: ignore[arg-type]
+    try:
+        yield watch.seen
+    finally:
+        sys.meta_path.remove(watch)  # type: ignore[arg-type]
 
 
 def guard(code: Callable[[], Any]) -> Guarded:
-    """Call `code`; Exception and SystemExit end here, KeyboardInterrupt does not."""
-    before = set(sys.modules)
+    """Call `code`; Exception and SystemExit end here, KeyboardInterrupt does not.
+
+    What the code prints goes to stderr: stdout belongs to results, which may be JSON.
+    """
     start = time.perf_counter()
     out = Guarded()
-    try:
-        out.value = code()
-    except (Exception, SystemExit) as error:
-        out.error = error
-        out.where = place(error)
+    with _watch() as out.heavy, contextlib.redirect_stdout(sys.stderr):
+        try:
+            out.value = code()
+        except (Exception, SystemExit) as error:
+            out.error = error
+            out.where = place(error)
     out.seconds = time.perf_counter() - start
-    out.heavy = sorted(HEAVY & (set(sys.modules) - before))
     return out
 
 
 def place(error: BaseException) -> str:
-    """`file:line` where the error arose, seen from the plugin: the last frame that is not import machinery."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename and f.filename[:1] != "<"]
+    """`file:line` where the error arose: the innermost frame that is not import machinery."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename[:1] != "<" and not _machinery(f.filename)]
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
 
 
@@ -59,3 +96,21 @@ def describe(error: BaseException) -> str:
     """`Type: message`, one line."""
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+
+
+def remedy(error: BaseException | None, *, dist: str, plugin: str, module: str) -> str:
+    """What the user can do about an exception out of a plugin's code.
+
+    An import name is not a distribution name (and `tian` on the public index is a stranger's), so no `pip install`
+    line is made from one.
+    """
+    if getattr(error, "hint", ""):
+        return str(getattr(error, "hint"))  # noqa: B009 - mypy knows no hint on BaseException
+    out = f"TIAN_DISABLE_PLUGINS={plugin} leaves it out"
+    if isinstance(error, ImportError) and error.name:
+        root = error.name.partition(".")[0]
+        if root == "tian":
+            return f"pip install -U tian-framework {dist}, or {out}"
+        if isinstance(error, ModuleNotFoundError) and root != module.partition(".")[0]:
+            return f"install the package that provides {root!r} (try: pip install -U {dist}), or {out}"
+    return f"report it to the author of {dist}, or {out}"

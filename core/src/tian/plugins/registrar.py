@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -70,7 +72,7 @@ class Registrar:
         target: str | object,
         *,
         summary: str,
-        needs: tuple[str, ...] = (),
+        needs: Sequence[str] = (),
         extra: str | None = None,
         spec: int = 1,
         options: str | None = None,
@@ -87,7 +89,7 @@ class Registrar:
             options: `"module:Dataclass"`; a comment behind a field documents it.
 
         Raises:
-            PluginError: a malformed name or target, or a name this plugin already uses.
+            PluginError: a malformed name, summary, target or needs, or a name this plugin already uses.
         """
         where = caller()
         if not name or "/" in name or name != name.strip():
@@ -95,6 +97,12 @@ class Registrar:
         for text, what in ((target, "target"), (options, "options")):
             if isinstance(text, str) and text.count(":") != 1:
                 raise PluginError(f"the {what} {text!r} of {name!r} is not of the form module:Attribute", where=where)
+        if not summary.strip():
+            raise PluginError(f"{name!r} has an empty summary", where=where, hint="say in one line what it does")
+        if isinstance(needs, str):  # would be read letter by letter
+            raise PluginError(
+                f"needs of {name!r} must be a tuple of import names, got {needs!r}", where=where, hint=f"needs=({needs!r},)"
+            )
         if any(e.name == name for e in self.entries):
             raise PluginError(f"the name {name!r} is registered twice as {self.kind}", where=where, hint="rename one")
         self.entries.append(
@@ -125,11 +133,13 @@ class ConfigRegistrar:
         """Name the folder of run configurations: a package (`"my_package.conf"`) or a path.
 
         Raises:
-            PluginError: no such folder.
+            PluginError: no such folder, or a second one.
         """
         folder: Path | None
-        if isinstance(package, Path):
-            folder = package
+        if self.folder is not None:
+            raise PluginError(f"a second configuration folder, {str(package)!r}; a plugin has one", where=caller())
+        if isinstance(package, Path) or os.sep in package:
+            folder = Path(package)
         else:
             top, *rest = package.split(".")
             spec = importlib.util.find_spec(top)

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.util
 import inspect
+import logging
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tian.errors import AmbiguousName, ConfigError, MissingDependency, PluginError, TianError, UnknownName
+from tian.errors import (
+    AmbiguousName,
+    ConfigError,
+    MissingDependency,
+    PluginError,
+    PluginIncompatible,
+    TianError,
+    UnknownName,
+)
 from tian.plugins.discovery import PluginInfo, Problem, discover
-from tian.plugins.guard import describe, guard
+from tian.plugins.guard import describe, guard, remedy
 from tian.plugins.hookspecs import KINDS, ROLES
 from tian.plugins.options import build_options, nearest
 from tian.plugins.registrar import Entry
@@ -25,6 +37,8 @@ _ROLE_CLASS = {
     "solver": "Solver",
     "evaluator": "Evaluator",
 }
+_DEVICES = ("cuda", "display")
+_log = logging.getLogger("tian")
 
 
 def role_class(role: str) -> type:
@@ -71,11 +85,24 @@ class Registry:
             raise AmbiguousName(
                 f"the {kind} {name!r} is provided by several plugins: {both}", hint=f"write {found[0].qualified} or another"
             )
-        broken = [p for p in self.plugins if p.state in ("broken", "incompatible") or any(q.severity == "error" for q in p.problems)]
-        hint = nearest(name, sorted({e.name for e in entries} | {e.qualified for e in entries}))
-        if broken:
-            hint += f" (not loaded in full: {', '.join(p.name for p in broken)}; see `tian doctor`)"
-        raise UnknownName(f"no plugin provides the {kind} {name!r}", hint=hint)
+        raise UnknownName(
+            f"no plugin provides the {kind} {name!r}{self._suspects(name)}",
+            hint=nearest(name, sorted({e.name for e in entries} | {e.qualified for e in entries})),
+        )
+
+    def _suspects(self, name: str) -> str:
+        """Why plugins that might provide `name` do not: `; plugin x is broken: cause`."""
+        plugin, slash, _ = name.partition("/")
+        out = []
+        for p in self.plugins:
+            errors = [q.message for q in p.problems if q.severity == "error"]
+            if slash and p.name != plugin:
+                continue
+            if errors:
+                out.append(f"plugin {p.name} is {p.state if p.state != 'loaded' else 'incomplete'}: {errors[0]}")
+            elif slash and p.state == "disabled":
+                out.append(f"plugin {p.name} is disabled by TIAN_PLUGINS or TIAN_DISABLE_PLUGINS")
+        return "".join(f"; {text}" for text in out)
 
     def target(self, entry: Entry) -> Any:
         """Import the entry's target.
@@ -91,12 +118,20 @@ class Registry:
         """Import the entry's options dataclass, None when it has no options.
 
         Raises:
-            PluginError: importing it failed.
+            PluginError: importing it failed, or it is not a dataclass.
         """
-        cls = self._import(entry, entry.options) if entry.options else None
-        return cls if cls is None or isinstance(cls, type) else None
+        if not entry.options:
+            return None
+        cls = self._import(entry, entry.options)
+        if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
+            raise PluginError(
+                f"the options of {entry.kind} {entry.qualified!r}, {entry.options}, are not a dataclass",
+                where=f"{entry.where}, {entry.dist} {entry.version}",
+                hint="put @dataclass above the class",
+            )
+        return cls
 
-    def load(self, kind: str, name: str, **options: Any) -> Any:
+    def load(self, kind: str, name: str, /, **options: Any) -> Any:
         """Construct a component; see `tian.load`."""
         entry = self.resolve(kind, name)
         cls = self.target(entry)
@@ -114,7 +149,11 @@ class Registry:
                 hint="implement them",
             )
         if getattr(base, "SPEC", 1) < entry.spec:
-            raise PluginError(f"{entry.qualified!r} needs version {entry.spec} of the role {kind}", hint="pip install -U tian-framework")
+            raise PluginIncompatible(
+                f"{entry.qualified!r} needs version {entry.spec} of the role {kind}, this tian has {getattr(base, 'SPEC', 1)}",
+                where=f"{entry.where}, {entry.dist} {entry.version}",
+                hint="pip install -U tian-framework",
+            )
         option_cls = self.options_class(entry)
         if option_cls is None:
             if options:
@@ -130,7 +169,7 @@ class Registry:
             raise PluginError(
                 f"constructing {kind} {entry.qualified!r} failed: {describe(made.error)}",
                 where=f"{made.where}, {entry.dist} {entry.version}",
-                hint=f"report it to the author of {entry.dist}",
+                hint=remedy(made.error, dist=entry.dist, plugin=entry.plugin, module=cls.__module__),
             ) from made.error
         return made.value
 
@@ -139,25 +178,32 @@ class Registry:
         return {p.name: p.config_folder for p in self.plugins if p.config_folder is not None}
 
     def call_each(self, hook: str, **arguments: Any) -> Iterator[tuple[str, Any]]:
-        """Call each plugin's implementation of a hook; one that raises becomes a problem of its plugin.
+        """Call each plugin's implementation of a hook, by plugin name; one that raises becomes a problem of its plugin.
 
         Yields:
             `(plugin name, what it returned)`.
+
+        Raises:
+            what the plugin raised: under TIAN_STRICT=1 only.
         """
-        for impl in getattr(self._manager.hook, hook).get_hookimpls():
+        impls = [i for i in getattr(self._manager.hook, hook).get_hookimpls() if not (i.wrapper or i.hookwrapper)]
+        for impl in sorted(impls, key=lambda i: i.plugin_name):
             result = guard(lambda impl=impl: impl.function(*[arguments[a] for a in impl.argnames]))
             if result.error is None:
                 yield impl.plugin_name, result.value
                 continue
-            info = next((p for p in self.plugins if p.name == impl.plugin_name), None)
-            if info is not None:
-                info.problems.append(Problem("error", f"in {hook}: {describe(result.error)}", result.where))
+            if os.environ.get("TIAN_STRICT") == "1":
+                raise result.error
+            _log.warning("plugin %s, in %s: %s (%s)", impl.plugin_name, hook, describe(result.error), result.where)
+            info = next(p for p in self.plugins if p.name == impl.plugin_name and p.state == "loaded")
+            hint = remedy(result.error, dist=info.dist, plugin=info.name, module=info.module)
+            info.problems.append(Problem("error", f"in {hook}: {describe(result.error)}", result.where, hint))
 
     def _check_needs(self, entry: Entry) -> None:
         for need in entry.needs:
-            if need == "cuda":
+            if need in _DEVICES:
                 continue  # whether a device is there is asked when it is used
-            if importlib.util.find_spec(need) is None:
+            if not _importable(need):
                 what = f"'{entry.dist}[{entry.extra}]'" if entry.extra and entry.dist else need
                 raise MissingDependency(
                     f"{entry.kind} {entry.qualified!r} needs the package {need!r}, which is not installed",
@@ -174,14 +220,20 @@ class Registry:
             return result.value
         if isinstance(result.error, TianError):
             raise result.error
-        hint = f"report it to the author of {entry.dist}"
-        if isinstance(result.error, ModuleNotFoundError) and result.error.name:
-            hint = f"pip install {result.error.name.split('.')[0]}"
+        if os.environ.get("TIAN_STRICT") == "1":
+            raise result.error
         raise PluginError(
             f"{entry.kind} {entry.qualified!r} cannot be imported from {target}: {describe(result.error)}",
             where=f"{result.where or entry.where}, {entry.dist} {entry.version}",
-            hint=hint,
+            hint=remedy(result.error, dist=entry.dist, plugin=entry.plugin, module=module),
         ) from result.error
+
+
+def _importable(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):  # a parent package is absent; or a module without a spec, hence imported
+        return name in sys.modules
 
 
 _cached: Registry | None = None

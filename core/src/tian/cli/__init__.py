@@ -1,0 +1,1 @@
+"""The `tian` command: argparse, one module a subcommand, imported when used."""

@@ -1,0 +1,126 @@
+"""`tian doctor`: is this installation sound, and is each plugin?"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from tian import __version__
+from tian.cli.console import columns, out, out_json
+from tian.plugins.discovery import CORE_DIST, installed
+from tian.plugins.guard import guard
+from tian.plugins.registry import get_registry
+from tian.types import Check
+
+if TYPE_CHECKING:
+    import argparse
+
+PLUGIN_SECONDS = 5.0
+FOREIGN = ("tian", "tian-core")  # names on the public registry that belong to others
+LIBRARIES = ("torch", "lightning", "omegaconf", "pluggy")
+_PROBE = (
+    "import json,sys,os\n"
+    "os.environ['TIAN_PLUGINS']=sys.argv[1]\n"
+    "from dataclasses import asdict\n"
+    "from tian.plugins.registry import get_registry\n"
+    "found=[p for p in get_registry().plugins if p.name==sys.argv[1] and p.dist==sys.argv[2]]\n"
+    "print('\\n'+json.dumps([[p.state,[asdict(q) for q in p.problems]] for p in found]))\n"
+)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print one line a check; 1 when any is not ok."""
+    checks = [*_versions(), *_foreign(), _device()]
+    for info, _ in installed():
+        checks.append(_plugin(info.name, info.dist, info.version))
+    broken = {c.name.split()[1] for c in checks if c.name.startswith("plugin ") and not c.ok}
+    checks.extend(_from_plugins(broken))
+    if args.json:
+        out_json([asdict(c) for c in checks])
+    else:
+        out(columns([["ok " if c.ok else "BAD", c.name, c.detail] for c in checks]))
+        for c in checks:
+            if not c.ok and c.hint:
+                out(f"  do ({c.name}): {c.hint}")
+    return 0 if all(c.ok for c in checks) else 1
+
+
+def _versions() -> list[Check]:
+    found = [Check("python", sys.version_info >= (3, 11), platform.python_version(), "use Python 3.11 or newer")]
+    found.append(Check("tian", ok=True, detail=__version__))
+    for library in LIBRARIES:
+        try:
+            found.append(Check(library, ok=True, detail=version(library)))
+        except PackageNotFoundError:
+            found.append(Check(library, ok=False, detail="not installed", hint=f"pip install {library}"))
+    return found
+
+
+def _foreign() -> list[Check]:
+    out_ = []
+    for name in FOREIGN:
+        try:
+            found = version(name)
+        except PackageNotFoundError:
+            continue
+        out_.append(
+            Check(
+                f"distribution {name}",
+                ok=False,
+                detail=f"{found} is installed; it is not ours and may shadow tian ({CORE_DIST})",
+                hint=f"pip uninstall {name}, then pip install --force-reinstall --no-deps {CORE_DIST}",
+            )
+        )
+    return out_
+
+
+def _device() -> Check:
+    result = guard(lambda: __import__("torch").cuda.is_available())
+    if result.error is not None:
+        return Check("device", ok=False, detail=f"torch does not import: {result.error}", hint="pip install torch")
+    return Check("device", ok=True, detail="cuda" if result.value else "cpu (no CUDA device; everything runs on the CPU)")
+
+
+def _plugin(name: str, dist: str, dist_version: str) -> Check:
+    """Load one plugin in a process of its own: a crash, an exit or a hang becomes a line."""
+    title = f"plugin {name}"
+    owner = f"{dist} {dist_version}"
+    remedy = f"pip uninstall {dist}, or set TIAN_DISABLE_PLUGINS={name}"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _PROBE, name, dist], capture_output=True, text=True, timeout=PLUGIN_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return Check(title, ok=False, detail=f"{owner}: does not load within {PLUGIN_SECONDS:.0f} s", hint=remedy)
+    if done.returncode != 0:
+        return Check(title, ok=False, detail=f"{owner}: the process ended with code {done.returncode} while loading it", hint=remedy)
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    if not found:
+        return Check(title, ok=True, detail=f"{owner}: not loaded here")
+    state, problems = found[0]
+    errors = [q for q in problems if q["severity"] == "error"]
+    if errors:
+        first = errors[0]
+        return Check(title, ok=False, detail=f"{owner}: {state}: {first['message']} ({first['where']})", hint=first["hint"] or remedy)
+    warned = f"; warning: {problems[0]['message']} ({problems[0]['where']})" if problems else ""
+    return Check(title, ok=True, detail=f"{owner}: {state}{warned}")
+
+
+def _from_plugins(broken: set[str]) -> list[Check]:
+    """Checks the plugins bring; not asked when a plugin could take this process down."""
+    if broken:
+        return []
+    out_ = []
+    for plugin, found in get_registry().call_each("tian_doctor_checks"):
+        for check in found or []:
+            result = guard(check.run)
+            if isinstance(result.value, Check):
+                out_.append(result.value)
+            else:
+                out_.append(Check(f"{plugin}: {check.name}", ok=False, detail=f"the check itself failed: {result.error}"))
+    return out_
