@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tian.plugins.hookspecs import hookimpl
+from tian.version import __version__
 
 if TYPE_CHECKING:
     import builtins
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from tian.plugins.registrar import Entry
     from tian.runs.execute import RunResult
 
-__version__ = "0.1.0"
 HOOKSPEC_API = (1, 0)
 
 __all__ = ["HOOKSPEC_API", "__version__", "compose", "hookimpl", "list", "load", "run"]
@@ -42,7 +42,7 @@ def load(role: str, name: str, /, **options: Any) -> Any:
     return get_registry().load(role, name, **options)
 
 
-def list(role: str | None = None) -> builtins.list[Entry]:  # noqa: A001 - reads as tian.list("kv_policy")
+def list(role: str | None = None) -> builtins.list[Entry]:
     """What is registered, sorted: all components, or those of one role."""
     from tian.plugins.registry import get_registry
 

@@ -79,11 +79,19 @@ def _foreign() -> list[Check]:
     return out_
 
 
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def _device() -> Check:
-    result = guard(lambda: __import__("torch").cuda.is_available())
+    result = guard(_has_cuda)
     if result.error is not None:
         return Check("device", ok=False, detail=f"torch does not import: {result.error}", hint="pip install torch")
-    return Check("device", ok=True, detail="cuda" if result.value else "cpu (no CUDA device; everything runs on the CPU)")
+    return Check(
+        "device", ok=True, detail="cuda" if result.value else "cpu (no CUDA device; everything runs on the CPU)"
+    )
 
 
 def _plugin(name: str, dist: str, dist_version: str) -> Check:
@@ -93,12 +101,21 @@ def _plugin(name: str, dist: str, dist_version: str) -> Check:
     remedy = f"pip uninstall {dist}, or set TIAN_DISABLE_PLUGINS={name}"
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _PROBE, name, dist], capture_output=True, text=True, timeout=PLUGIN_SECONDS, check=False
+            [sys.executable, "-c", _PROBE, name, dist],
+            capture_output=True,
+            text=True,
+            timeout=PLUGIN_SECONDS,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return Check(title, ok=False, detail=f"{owner}: does not load within {PLUGIN_SECONDS:.0f} s", hint=remedy)
     if done.returncode != 0:
-        return Check(title, ok=False, detail=f"{owner}: the process ended with code {done.returncode} while loading it", hint=remedy)
+        return Check(
+            title,
+            ok=False,
+            detail=f"{owner}: the process ended with code {done.returncode} while loading it",
+            hint=remedy,
+        )
     found = json.loads(done.stdout.strip().splitlines()[-1])
     if not found:
         return Check(title, ok=True, detail=f"{owner}: not loaded here")
@@ -106,7 +123,12 @@ def _plugin(name: str, dist: str, dist_version: str) -> Check:
     errors = [q for q in problems if q["severity"] == "error"]
     if errors:
         first = errors[0]
-        return Check(title, ok=False, detail=f"{owner}: {state}: {first['message']} ({first['where']})", hint=first["hint"] or remedy)
+        return Check(
+            title,
+            ok=False,
+            detail=f"{owner}: {state}: {first['message']} ({first['where']})",
+            hint=first["hint"] or remedy,
+        )
     warned = f"; warning: {problems[0]['message']} ({problems[0]['where']})" if problems else ""
     return Check(title, ok=True, detail=f"{owner}: {state}{warned}")
 
@@ -122,5 +144,7 @@ def _from_plugins(broken: set[str]) -> list[Check]:
             if isinstance(result.value, Check):
                 out_.append(result.value)
             else:
-                out_.append(Check(f"{plugin}: {check.name}", ok=False, detail=f"the check itself failed: {result.error}"))
+                out_.append(
+                    Check(f"{plugin}: {check.name}", ok=False, detail=f"the check itself failed: {result.error}")
+                )
     return out_

@@ -22,7 +22,10 @@ def main(args: argparse.Namespace) -> int:
         runs = available_runs()
     if args.json:
         out_json(
-            [{"kind": e.kind, "name": e.qualified, "summary": e.summary, "dist": e.dist, "version": e.version} for e in entries]
+            [
+                {"kind": e.kind, "name": e.qualified, "summary": e.summary, "dist": e.dist, "version": e.version}
+                for e in entries
+            ]
             + [{"kind": "run", "name": r.name, "summary": r.summary} for r in runs]
         )
         return 0

@@ -28,7 +28,9 @@ def main(args: argparse.Namespace) -> int:
         return 0
     report = result.path / "report.html"
     if args.json:
-        out_json({"dir": str(result.path), "report": str(report), "measurements": [m.as_dict() for m in result.measurements]})
+        out_json(
+            {"dir": str(result.path), "report": str(report), "measurements": [m.as_dict() for m in result.measurements]}
+        )
         return 0
     out(summary(result.measurements))
     out(f"\nreport: {report}")

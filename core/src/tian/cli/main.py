@@ -64,7 +64,9 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"tian {__version__}")
-    parser.add_argument("-p", dest="plugin_files", metavar="FILE.py", action="append", default=[], help="also load this one-file plugin")
+    parser.add_argument(
+        "-p", dest="plugin_files", metavar="FILE.py", action="append", default=[], help="also load this one-file plugin"
+    )
     subs = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
 
     def add(name: str, example: str) -> argparse.ArgumentParser:
@@ -92,7 +94,13 @@ def build_parser() -> argparse.ArgumentParser:
     sub = add("run", "tian run kvcache/stream kv=streaming kv.recent=63 tokens=4096")
     sub.add_argument("name", metavar="RUN", help="plugin/run, or run while unambiguous")
     sub.add_argument("overrides", nargs="*", metavar="key=value", help="a.b=1, +new=1, ~gone, group=choice")
-    sub.add_argument("--resume", nargs="?", const="last", metavar="DIR", help="continue this run directory (default: the newest of this run)")
+    sub.add_argument(
+        "--resume",
+        nargs="?",
+        const="last",
+        metavar="DIR",
+        help="continue this run directory (default: the newest of this run)",
+    )
     sub.add_argument("--dir", metavar="DIR", help="write the run here instead of runs/<RUN>/<time>-<hash>")
     sub.add_argument("--dry-run", action="store_true", help="compose and check only; print the config")
     sub = add("report", "tian report runs/kvcache/demo/20260101T000000Z-0123456789ab")
@@ -133,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0
-    except Exception as error:  # noqa: BLE001 - the last line of defence
+    except Exception as error:
         if os.environ.get("TIAN_STRICT") == "1":
             raise
         return _bug(error, as_json=as_json)

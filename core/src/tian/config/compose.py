@@ -122,7 +122,9 @@ def _load(
             if optional or picked:
                 continue  # an override that names no choice becomes `use: NAME` later
             known = list(group_choices(group)) if group else [p.stem for p in path.parent.glob("*.yaml")]
-            raise UnknownName(f"there is no choice {chosen!r} of {group or 'config'}", where=name, hint=nearest(chosen, known))
+            raise UnknownName(
+                f"there is no choice {chosen!r} of {group or 'config'}", where=name, hint=nearest(chosen, known)
+            )
         _load(file, key, tree, origins, plugin, groups, (*trail, name))
 
 
@@ -144,10 +146,14 @@ def _default(entry: Any, where: str) -> tuple[str, str, str, bool]:
         group, _, package = words[-1].partition("@")
         if isinstance(choice, str) and words[:-1] in ([], ["optional"]):
             return group.lstrip("/"), choice, package or group.lstrip("/"), len(words) == 2
-    raise ConfigError(f"{entry!r} is not a defaults entry", where=where, hint="write `group: choice`, `name` or `_self_`")
+    raise ConfigError(
+        f"{entry!r} is not a defaults entry", where=where, hint="write `group: choice`, `name` or `_self_`"
+    )
 
 
-def _merge(tree: dict[str, Any], package: str, content: Any, name: str, lines: dict[str, int], origins: Origins) -> None:
+def _merge(
+    tree: dict[str, Any], package: str, content: Any, name: str, lines: dict[str, int], origins: Origins
+) -> None:
     node = tree
     for part in package.split(".") if package else ():
         node = node.setdefault(part, {})
@@ -201,7 +207,9 @@ def _apply(tree: dict[str, Any], origins: Origins, o: Override) -> None:
         for part in parents:
             node = node.get(part) if isinstance(node, dict) else None
         if not isinstance(node, dict) or last not in node:
-            raise ConfigError(f"there is no key {o.key!r} to delete", where=o.origin, hint=nearest(o.key, _leaves(tree)))
+            raise ConfigError(
+                f"there is no key {o.key!r} to delete", where=o.origin, hint=nearest(o.key, _leaves(tree))
+            )
         del node[last]
         origins.forget(o.key)
         return
@@ -240,7 +248,9 @@ def _complete(tree: dict[str, Any], origins: Origins, info: RunInfo) -> None:
                 where=origins.where(key),
             )
     if tree["scale"] not in SCALES:
-        raise ConfigError(f"scale must be one of {', '.join(SCALES)}, got {tree['scale']!r}", where=origins.where("scale"))
+        raise ConfigError(
+            f"scale must be one of {', '.join(SCALES)}, got {tree['scale']!r}", where=origins.where("scale")
+        )
     registry = get_registry()
     entry = registry.resolve("recipe", str(tree["recipe"]))
     cls = registry.options_class(entry)
@@ -285,7 +295,7 @@ def _components(cls: type, made: Any, tree: dict[str, Any], prefix: str, origins
                 if isinstance(element, dict):
                     _component(role, element, f"{key}.{i}", origins)
         elif dataclasses.is_dataclass(hints[f.name]) and isinstance(value, dict):
-            _components(hints[f.name], getattr(made, f.name), value, f"{key}.", origins)  # type: ignore[arg-type]
+            _components(hints[f.name], getattr(made, f.name), value, f"{key}.", origins)
 
 
 def _component(role: str, node: dict[str, Any], key: str, origins: Origins) -> None:
@@ -303,8 +313,19 @@ def _component(role: str, node: dict[str, Any], key: str, origins: Origins) -> N
         if given:
             first = next(iter(given))
             raise ConfigError(
-                f"{role} {entry.qualified!r} has no option {first!r}", where=origins.where(f"{key}.{first}"), hint="leave it out"
+                f"{role} {entry.qualified!r} has no option {first!r}",
+                where=origins.where(f"{key}.{first}"),
+                hint="leave it out",
             )
         return
     made = build_options(cls, given, where=origins.where, prefix=f"{key}.")
     _fill(node, dataclasses.asdict(made), f"{key}.", origins, f"default of {entry.options}")
+
+
+def options_of(config: DictConfig) -> Any:
+    """The recipe's own options of a composed config, as the dataclass it registered."""
+    registry = get_registry()
+    cls = registry.options_class(registry.resolve("recipe", str(config.recipe)))
+    plain = OmegaConf.to_container(config)
+    assert isinstance(plain, dict)  # noqa: S101 - a DictConfig is a mapping
+    return build_options(cls, {str(k): v for k, v in plain.items() if k not in CORE_KEYS}) if cls else None

@@ -47,8 +47,12 @@ def find_run(name: str) -> RunInfo:
     if len(found) == 1:
         return found[0]
     if found:
-        raise AmbiguousName(f"the run {name!r} exists in several plugins", hint=f"write {' or '.join(r.name for r in found)}")
-    raise UnknownName(f"there is no run {name!r}", hint=nearest(name, [r.name for r in runs]) + "; `tian list` shows all")
+        raise AmbiguousName(
+            f"the run {name!r} exists in several plugins", hint=f"write {' or '.join(r.name for r in found)}"
+        )
+    raise UnknownName(
+        f"there is no run {name!r}", hint=nearest(name, [r.name for r in runs]) + "; `tian list` shows all"
+    )
 
 
 def group_choices(group: str) -> dict[str, Path]:

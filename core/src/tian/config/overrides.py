@@ -47,11 +47,15 @@ def parse(text: str) -> Override:
     body = text.removeprefix("+")
     key, equals, raw = body.partition("=")
     if not equals or not _KEY.fullmatch(key):
-        raise ConfigError(f"{text!r} is not an override", where="command line", hint="write key=value, e.g. kv.recent=252")
+        raise ConfigError(
+            f"{text!r} is not an override", where="command line", hint="write key=value, e.g. kv.recent=252"
+        )
     try:
         value = OmegaConf.to_container(OmegaConf.from_dotlist([f"v={raw}"]))["v"]  # type: ignore[index,call-overload]
     except (OmegaConfBaseException, YAMLError, ValueError) as error:
         raise ConfigError(
-            f"the value of {text!r} cannot be read: {str(error).splitlines()[0]}", where="command line", hint="quote the value"
+            f"the value of {text!r} cannot be read: {str(error).splitlines()[0]}",
+            where="command line",
+            hint="quote the value",
         ) from None
     return Override("add" if text.startswith("+") else "set", key, value, text)

@@ -131,7 +131,7 @@ def attach(model: Any, *, kv: KVPolicy) -> Iterator[SlotCache]:
         kwargs["position_ids"] = torch.zeros(ids.shape[:2], dtype=torch.int64, device=ids.device)
         return args, kwargs
 
-    before = model.config._attn_implementation  # noqa: SLF001 - the library has no public getter
+    before = model.config._attn_implementation
     hook = base.register_forward_pre_hook(zero_positions, with_kwargs=True)
     try:
         for index, module in modules.items():

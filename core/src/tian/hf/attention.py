@@ -20,13 +20,15 @@ def grouped_attention(
         query: `[B, H, m, D]`.
         key: `[B, H_kv, n, D]`.
         value: `[B, H_kv, n, D]`.
-        mask: bool, broadcastable to `[B, H, m, n]`, True where a key is visible; None: all are.
+        mask: bool, broadcastable to `[B, H, m, n]` or `[B, H_kv, m, n]`, True where a key is visible; None: all are.
         scale: factor of the logits.
         weights: whether the attention weights are wanted; without them the fused kernel runs.
 
     Returns:
         Output `[B, H, m, D]`, and the weights summed over the G query heads, `[B, H_kv, m, n]` float32, or None.
     """
+    if mask is not None and mask.dim() == 4 and mask.shape[1] not in (1, query.shape[1]):
+        mask = mask.repeat_interleave(query.shape[1] // mask.shape[1], dim=1)
     if not weights:
         out = scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale, enable_gqa=True)
         return out, None

@@ -200,7 +200,7 @@ class SlotLayer(CacheLayerMixin):
         score += p.sum(dim=2)
 
     def _chunk(self, query: Tensor, key: Tensor, value: Tensor, *, scale: float, window: int | None) -> Tensor:
-        """m > 1 tokens: attend over the kept and the new ones in full, then evict once (the papers' prefill)."""
+        """M > 1 tokens: attend over the kept and the new ones in full, then evict once (the papers' prefill)."""
         m = query.shape[2]
         rows = self.rank.shape[:2]
         device = query.device
@@ -215,11 +215,12 @@ class SlotLayer(CacheLayerMixin):
         order = torch.arange(n, device=device)
         position = order.expand(1, 1, n) if self.policy.positions == "in_cache" else tok
         self.rotary.ensure(max(n, self.seen + m))
-        q = self.rotary.rotate(query, position[..., -m:])
+        q_position = order[-m:] if self.policy.positions == "in_cache" else new[0, 0]
+        q = self.rotary.rotate(query, q_position.expand(1, 1, m))
         k = self.rotary.rotate(key, position)
         mask = order <= order[-m:, None]
         if window is not None:
-            mask = mask & (position[..., -m:, None] - position[..., None, :] < window)
+            mask = mask & (q_position[:, None] - position[..., None, :] < window)
         out, p = grouped_attention(q, k, value, mask=mask, scale=scale, weights=self.score is not None)
         score = None
         if self.score is not None and p is not None:

@@ -69,7 +69,9 @@ def read_file(path: Path) -> str:
             hint=f"convert it: iconv -f latin1 -t utf-8 {path} > {path.stem}.utf8.txt",
         ) from None
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}", where="text.path", hint="check its permissions") from None
+        raise DataError(
+            f"cannot read {path}: {error.strerror}", where="text.path", hint="check its permissions"
+        ) from None
     if len(text.strip()) < MIN_CHARS:
         raise DataError(
             f"the text file {path} holds {len(text.strip())} characters; at least {MIN_CHARS} are needed",

@@ -35,7 +35,7 @@ def held_out_loss(model: nn.Module, tokenizer: Any, text: str, *, context: int, 
     first = torch.full((count, 1), bos if bos is not None else int(body[0, 0]))
     ids_ = torch.cat([first, body], dim=1)
     out = []
-    for chunk in ids_.split(rows):
+    for chunk in torch.split(ids_, rows):
         logits = model(input_ids=chunk, use_cache=False).logits[:, :-1].float()
         out.append(torch.nn.functional.cross_entropy(logits.transpose(1, 2), chunk[:, 1:], reduction="none"))
     return torch.cat(out).flatten()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def sections(run: Run) -> list[Section]:
     """First screen (perplexity, loss curve) and the data behind it."""
-    from tian.runs.plots import COLOURS, new_axes, to_svg  # noqa: PLC0415 - plots only when reported
+    from tian.plots import COLOURS, new_axes, to_svg
 
     rows = [r for r in run.metrics_rows() if "loss" in r]
     card = run.read_json("model/card.json")

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from omegaconf import OmegaConf
+from transformers.utils.logging import disable_progress_bar
 
+from tian.config.compose import options_of
 from tian.errors import DataError
-from tian.hf.corpus import Text, encode, read_text
+from tian.hf.corpus import Text, read_text
 from tian.hf.evaluate import held_out_loss
 from tian.hf.small_lm import build_lm, training_batch
 from tian.hf.tokenizer import train_tokenizer
@@ -20,6 +22,8 @@ from tian.types import Measurement
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from transformers import PreTrainedTokenizerFast
 
     from tian.hf.options import TrainOptions
     from tian.runs.rundir import Run
@@ -32,6 +36,13 @@ def _spread(text: str, budget_bytes: int) -> list[str]:
     chunks = [text[i : i + CHUNK] for i in range(0, len(text), CHUNK)]
     keep = max(1, min(len(chunks), budget_bytes // CHUNK))
     return [chunks[i * len(chunks) // keep] for i in range(keep)]
+
+
+def encode_pieces(tokenizer: PreTrainedTokenizerFast, text: str) -> torch.Tensor:
+    """`[N]` int64 ids of the text without first tokens, encoded in pieces: memory stays bounded and both cores work."""
+    pieces = [text[i : i + CHUNK] for i in range(0, len(text), CHUNK)]
+    encoded = tokenizer(pieces, add_special_tokens=False)["input_ids"]
+    return torch.tensor([t for ids in encoded for t in ids], dtype=torch.int64)
 
 
 def file_sha256(path: Path) -> str:
@@ -49,11 +60,12 @@ def train(cfg: Any, run: Run) -> list[Measurement]:
         DataError: no text, or less of it than one training sample.
         NanError: the loss diverged.
     """
-    options: TrainOptions = OmegaConf.to_object(cfg)  # type: ignore[assignment]
+    options: TrainOptions = options_of(cfg)
+    torch.set_num_threads(options.threads)
     text, held_out = read_text(options.text), read_text(options.held_out)
     run.info(f"text: {text.label}, {len(text.text) / 1e6:.1f} M characters")
     tokenizer = train_tokenizer(_spread(text.text, options.tokenizer_bytes), vocab_size=options.lm.vocab_size)
-    stream = encode(tokenizer, text.text)
+    stream = encode_pieces(tokenizer, text.text)
     if stream.numel() < 2 * options.lm.context:
         raise DataError(
             f"the training text has {stream.numel()} tokens, less than two samples of {options.lm.context}",
@@ -75,10 +87,17 @@ def train(cfg: Any, run: Run) -> list[Measurement]:
         ),
         steps=options.trainer.max_steps,
     )
-    fit(TianModule(model, optim=options.optim, steps=options.trainer.max_steps), loader, options.trainer, run=run, seed=seed)
+    fit(
+        TianModule(model, optim=options.optim, steps=options.trainer.max_steps),
+        loader,
+        options.trainer,
+        run=run,
+        seed=seed,
+    )
     model.eval().to("cpu")
     loss = held_out_loss(model, tokenizer, held_out.text, context=options.lm.context, tokens=options.eval_tokens)
     folder = run.path / "model"
+    disable_progress_bar()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     run.write_json("model/card.json", card(cfg, text, held_out, loss, stream.numel(), folder))

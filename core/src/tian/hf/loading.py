@@ -23,7 +23,9 @@ def model_folder(path: str | None) -> Path:
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise DataError(
-            f"the model folder {folder} {what}", where=_WHERE, hint="give a local Hugging Face folder; nothing is downloaded"
+            f"the model folder {folder} {what}",
+            where=_WHERE,
+            hint="give a local Hugging Face folder; nothing is downloaded",
         )
     _config(folder)
     if not any((folder / name).exists() for name in _TOKENIZER_FILES):
@@ -40,7 +42,9 @@ def _config(folder: Path) -> dict[str, Any]:
     file = folder / "config.json"
     if not file.exists():
         raise DataError(
-            f"the model folder {folder} has no config.json", where=_WHERE, hint="save it there: model.save_pretrained(folder)"
+            f"the model folder {folder} has no config.json",
+            where=_WHERE,
+            hint="save it there: model.save_pretrained(folder)",
         )
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
@@ -123,7 +127,9 @@ def load_model(path: str | None, *, device: str = "cpu") -> Any:
         target = torch.device(device)
         torch.empty(0, device=target)
     except (RuntimeError, AssertionError) as error:
-        raise NoDevice(f"the device {device!r} is not available: {str(error).splitlines()[0]}", hint="set device=cpu") from None
+        raise NoDevice(
+            f"the device {device!r} is not available: {str(error).splitlines()[0]}", hint="set device=cpu"
+        ) from None
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, dtype="auto", output_loading_info=True

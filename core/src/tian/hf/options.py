@@ -12,7 +12,9 @@ from tian.training.options import OptimOptions, TrainerOptions
 class ModelSource:
     """Which causal LM to use."""
 
-    path: str | None = None  # local Hugging Face folder (config, safetensors, tokenizer); null: the small LM that ships with tian
+    path: str | None = (
+        None  # local Hugging Face folder (config, safetensors, tokenizer); null: the small LM that ships with tian
+    )
 
 
 @dataclass
@@ -24,7 +26,9 @@ class TextSource:
 
     def __post_init__(self) -> None:
         if self.path is None and not self.packages:
-            raise InvalidInput("text.path is null and text.packages is empty: no text to read", hint="set text.path=FILE")
+            raise InvalidInput(
+                "text.path is null and text.packages is empty: no text to read", hint="set text.path=FILE"
+            )
 
 
 @dataclass
@@ -64,9 +68,12 @@ class TrainOptions:
     copy_share: float = 0.3  # share of sequences in which a segment is overwritten by an earlier one
     tokenizer_bytes: int = 3_000_000  # how much of the text the BPE merges are learned from, bytes
     eval_tokens: int = 32_768  # held-out tokens scored at the end
+    threads: int = 1  # CPU threads; the order of sums, and with it every later digit, depends on them
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.copy_share <= 1.0:
             raise InvalidInput(f"copy_share must be within 0..1, got {self.copy_share}")
+        if self.threads < 1:
+            raise InvalidInput(f"threads must be >= 1, got {self.threads}")
         if self.batch < 1:
             raise InvalidInput(f"batch must be >= 1, got {self.batch}")

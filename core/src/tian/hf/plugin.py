@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tian import hookimpl
+from tian.plugins.hookspecs import hookimpl
 
 NEEDS = ("transformers", "tokenizers", "safetensors", "matplotlib")
 

@@ -76,7 +76,9 @@ def copy_segments(ids: Tensor, *, share: float, generator: torch.Generator) -> T
     return out
 
 
-def training_batch(stream: Tensor, step: int, *, batch: int, context: int, bos_id: int, copy_share: float, seed: int) -> dict[str, Tensor]:
+def training_batch(
+    stream: Tensor, step: int, *, batch: int, context: int, bos_id: int, copy_share: float, seed: int
+) -> dict[str, Tensor]:
     """Batch `step`: windows at random places of the token stream, each behind the dedicated first token.
 
     Args:

@@ -9,10 +9,9 @@ import difflib
 import importlib
 import importlib.util
 import os
+import re
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -20,119 +19,13 @@ import pluggy
 from tian.errors import DataError, PluginError, TianError
 from tian.plugins import hookspecs
 from tian.plugins.guard import SLOW_SECONDS, Guarded, describe, guard, remedy
-from tian.plugins.registrar import ConfigRegistrar, Entry, Registrar
+from tian.plugins.installed import CORE_DIST, PluginInfo, Problem, incompatible, installed
+from tian.plugins.registrar import ConfigRegistrar, Registrar
+from tian.version import __version__
 
 if TYPE_CHECKING:
-    from importlib.metadata import Distribution
-
-GROUP = "tian.plugins"
-BUILTIN = ("lm", "tian.hf.plugin")
-CORE_DIST = "tian-framework"
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something wrong with a plugin.
-
-    Attributes:
-        severity: `error` (something is missing because of it) or `warning`.
-        message: what is wrong.
-        where: `file:line` or distribution.
-        hint: what to do.
-    """
-
-    severity: str
-    message: str
-    where: str = ""
-    hint: str = ""
-
-
-@dataclass
-class PluginInfo:
-    """A plugin and its state: installed | loaded | disabled | incompatible | broken."""
-
-    name: str
-    dist: str
-    version: str
-    module: str
-    state: str = "installed"
-    problems: list[Problem] = field(default_factory=list)
-    seconds: float = 0.0
-    entries: list[Entry] = field(default_factory=list)
-    config_folder: Path | None = None
-
-    def fail(self, state: str, message: str, *, where: str = "", hint: str = "") -> None:
-        """Record an error and set the state."""
-        self.state = state
-        self.problems.append(Problem("error", message, where or f"{self.dist} {self.version}", hint))
-
-
-def installed() -> list[tuple[PluginInfo, Sequence[str]]]:
-    """Every plugin the metadata names, sorted by name, with its distribution's requirements; nothing is imported."""
-    from importlib.metadata import distributions
-
-    rest: list[tuple[PluginInfo, Sequence[str]]] = []
-    seen: set[str] = set()
-    for dist in distributions():
-        try:
-            text = dist.read_text("entry_points.txt") or ""
-        except Exception:  # noqa: S112 - an unreadable distribution of a stranger is not ours to report
-            continue
-        if f"[{GROUP}]" not in text.replace(" ", ""):
-            continue
-        # The first on sys.path is the one Python imports; an editable install may be listed twice.
-        name = _dist_name(dist)
-        if name.lower().replace("_", "-") not in seen:
-            seen.add(name.lower().replace("_", "-"))
-            rest += _declared(dist, name)
-    rest.sort(key=lambda pair: (pair[0].name, pair[0].dist))
-    return [(PluginInfo(BUILTIN[0], CORE_DIST, _core_version(), BUILTIN[1]), ()), *rest]
-
-
-def _dist_name(dist: Distribution) -> str:
-    try:
-        return str(dist.metadata["Name"] or "unknown")
-    except Exception:
-        return "unknown"
-
-
-def _declared(dist: Distribution, name: str) -> list[tuple[PluginInfo, Sequence[str]]]:
-    """The plugins of one distribution; damaged metadata becomes one broken plugin named after it."""
-    try:
-        requires, version = tuple(dist.requires or ()), str(dist.version)
-        return [(PluginInfo(ep.name, name, version, ep.value), requires) for ep in dist.entry_points if ep.group == GROUP]
-    except Exception as error:
-        info = PluginInfo(name, name, "?", "")
-        info.fail(
-            "broken", f"its metadata cannot be read: {describe(error)}", hint=f"pip install --force-reinstall {name}"
-        )
-        return [(info, ())]
-
-
-def _core_version() -> str:
-    from tian import __version__
-
-    return __version__
-
-
-def incompatible(requires: Sequence[str]) -> str | None:
-    """The requirement on tian-framework that this tian does not meet, if any."""
-    if not any(r.lower().replace("_", "-").startswith(CORE_DIST) for r in requires):
-        return None
-    from packaging.requirements import InvalidRequirement, Requirement
-
-    for text in requires:
-        try:
-            requirement = Requirement(text)
-        except InvalidRequirement:
-            continue
-        if requirement.name.lower().replace("_", "-") != CORE_DIST:
-            continue
-        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
-            continue
-        if not requirement.specifier.contains(_core_version(), prereleases=True):
-            return text
-    return None
+    from collections.abc import Sequence
+    from pathlib import Path
 
 
 def _names(variable: str) -> set[str] | None:
@@ -143,7 +36,7 @@ def _names(variable: str) -> set[str] | None:
 def discover(*, fast: bool = False, extra_files: Sequence[Path] = ()) -> tuple[pluggy.PluginManager, list[PluginInfo]]:
     """All plugins, loaded as far as each will go.
 
-    Environment: TIAN_PLUGINS=a,b loads only these (empty: none), TIAN_DISABLE_PLUGINS=a leaves some out,
+    Environment: TIAN_PLUGINS=a,b loads only these and the built-in one, TIAN_DISABLE_PLUGINS=a leaves some out,
     TIAN_STRICT=1 lets the first error out.
 
     Args:
@@ -156,7 +49,9 @@ def discover(*, fast: bool = False, extra_files: Sequence[Path] = ()) -> tuple[p
     """
     for path in extra_files:
         if not path.is_file():
-            raise DataError(f"there is no plugin file {path}", where=f"-p {path}", hint="give the path of a Python file")
+            raise DataError(
+                f"there is no plugin file {path}", where=f"-p {path}", hint="give the path of a Python file"
+            )
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     only, without = _names("TIAN_PLUGINS"), _names("TIAN_DISABLE_PLUGINS") or set()
@@ -180,7 +75,7 @@ def discover(*, fast: bool = False, extra_files: Sequence[Path] = ()) -> tuple[p
         if (missed := incompatible(requires)) is not None:
             info.fail(
                 "incompatible",
-                f"it requires {missed}, this is {CORE_DIST} {_core_version()}",
+                f"it requires {missed}, this is {CORE_DIST} {__version__}",
                 hint=f"pip install -U {CORE_DIST} {info.dist}",
             )
         elif not fast:
@@ -237,7 +132,8 @@ def _import_file(path: Path) -> Any:
 def _blame(info: PluginInfo, result: Guarded, doing: str) -> None:
     """Turn a failure into a problem with a remedy."""
     error = result.error
-    assert error is not None  # noqa: S101 - callers check
+    if error is None:
+        return
     if os.environ.get("TIAN_STRICT") == "1":
         raise error
     hint = remedy(error, dist=info.dist, plugin=info.name, module=info.module)
@@ -261,6 +157,8 @@ def _load(info: PluginInfo, manager: pluggy.PluginManager, importer: Any) -> Non
     _check_hook_names(info, module, source)
     registered = guard(lambda: manager.register(module, name=info.name))
     if registered.error is not None:
+        hook = getattr(getattr(module, _hook_name(registered.error), None), "__code__", None)
+        registered.where = f"{source}:{hook.co_firstlineno}" if hook else source  # not a line inside pluggy
         _blame(info, registered, "registering its hooks")
         info.state = "broken"
         return
@@ -274,20 +172,27 @@ def _load(info: PluginInfo, manager: pluggy.PluginManager, importer: Any) -> Non
         info.config_folder = configs.folder
 
 
+def _hook_name(error: BaseException) -> str:
+    """The hook a pluggy validation error is about, empty when it names none."""
+    found = re.search(r"for hook '(\w+)'", str(error))
+    return found[1] if found else ""
+
+
 def _warn(info: PluginInfo, message: str, where: str) -> None:
     if os.environ.get("TIAN_STRICT") == "1":
-        raise PluginError(f"plugin {info.name}: {message}", where=where, hint="import it inside the functions that use it")
+        raise PluginError(
+            f"plugin {info.name}: {message}", where=where, hint="import it inside the functions that use it"
+        )
     info.problems.append(Problem("warning", message, where, "import it inside the functions that use it"))
 
 
 def _call(info: PluginInfo, manager: pluggy.PluginManager, hook: str, argument: Any) -> bool:
     """Call one plugin's implementation of a register hook; False when it has none or raised (its work is dropped)."""
-    caller = getattr(manager.hook, hook)
-    for impl in caller.get_hookimpls():
+    arguments = {"register": argument}
+    for impl in getattr(manager.hook, hook).get_hookimpls():
         if impl.plugin_name != info.name or impl.wrapper or impl.hookwrapper:
             continue
-        arguments = {"register": argument}
-        result = guard(lambda impl=impl: impl.function(*[arguments[a] for a in impl.argnames]))
+        result = guard(partial(impl.function, *[arguments[a] for a in impl.argnames]))
         if result.error is None:
             return True
         _blame(info, result, f"in {hook}")
@@ -301,14 +206,18 @@ def _check_hook_names(info: PluginInfo, module: Any, source: str) -> None:
         marker = getattr(value, "tian_impl", None)
         if isinstance(marker, dict) and (name in known or marker.get("optionalhook")):
             if marker.get("wrapper") or marker.get("hookwrapper"):
-                _misuse(info, f"{name} is a hook wrapper, which tian does not call", value, source, "write a plain hook")
+                _misuse(
+                    info, f"{name} is a hook wrapper, which tian does not call", value, source, "write a plain hook"
+                )
             continue
         if isinstance(marker, dict):
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else "upgrade tian-framework, or mark it optionalhook=True"
             _misuse(info, f"there is no hook called {name}", value, source, hint)
         elif name in known and callable(value):
-            _misuse(info, f"{name} is not marked as a hook and is never called", value, source, "put @hookimpl above it")
+            _misuse(
+                info, f"{name} is not marked as a hook and is never called", value, source, "put @hookimpl above it"
+            )
 
 
 def _misuse(info: PluginInfo, message: str, function: Any, source: str, hint: str) -> None:
@@ -317,3 +226,6 @@ def _misuse(info: PluginInfo, message: str, function: Any, source: str, hint: st
     if os.environ.get("TIAN_STRICT") == "1":
         raise PluginError(f"plugin {info.name}: {message}", where=where, hint=hint)
     info.problems.append(Problem("error", message, where, hint))
+
+
+__all__ = ["CORE_DIST", "PluginInfo", "Problem", "discover", "installed"]

@@ -6,12 +6,28 @@ import contextlib
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from tian.errors import TianError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 HEAVY = frozenset(
-    {"torch", "transformers", "lightning", "numpy", "scipy", "pandas", "matplotlib", "omegaconf", "rich", "trl", "mujoco"}
+    {
+        "torch",
+        "transformers",
+        "lightning",
+        "numpy",
+        "scipy",
+        "pandas",
+        "matplotlib",
+        "omegaconf",
+        "rich",
+        "trl",
+        "mujoco",
+    }
 )
 SLOW_SECONDS = 0.5
 
@@ -41,12 +57,12 @@ class _HeavyWatch:
     def __init__(self) -> None:
         self.seen: dict[str, str] = {}
 
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:  # noqa: ARG002 - finder protocol
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
         """Note the importing line; the library itself is left to the finders behind."""
         if name not in HEAVY or name in self.seen:
             return
         # A heavy library imports others of its kind: they are its doing, not the plugin's.
-        frame = sys._getframe(1)  # noqa: SLF001 - the documented way to one's caller
+        frame = sys._getframe(1)
         while frame.f_back is not None and _machinery(frame.f_code.co_filename):
             frame = frame.f_back
         if str(frame.f_globals.get("__name__", "")).partition(".")[0] not in HEAVY:
@@ -60,11 +76,12 @@ def _machinery(filename: str) -> bool:
 @contextlib.contextmanager
 def _watch() -> Iterator[dict[str, str]]:
     watch = _HeavyWatch()
-    sys.meta_path.insert(0, watch)  # type: ignore[arg-type]
+    sys.meta_path.insert(0, watch)
     try:
         yield watch.seen
     finally:
-        sys.meta_path.remove(watch)  # type: ignore[arg-type]
+        with contextlib.suppress(ValueError):  # the code may have replaced the list
+            sys.meta_path.remove(watch)
 
 
 def guard(code: Callable[[], Any]) -> Guarded:
@@ -88,24 +105,27 @@ def place(error: BaseException) -> str:
     """`file:line` where the error arose: the innermost frame that is not import machinery."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename[:1] != "<" and not _machinery(f.filename)]
+    frames = [
+        f for f in traceback.extract_tb(error.__traceback__) if f.filename[:1] != "<" and not _machinery(f.filename)
+    ]
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
 
 
 def describe(error: BaseException) -> str:
-    """`Type: message`, one line."""
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+    """`Type: message` on one line, cut after 300 characters."""
+    text = " ".join(str(error).split())
+    text = text if len(text) <= 300 else f"{text[:300]}..."
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def remedy(error: BaseException | None, *, dist: str, plugin: str, module: str) -> str:
+def remedy(error: BaseException, *, dist: str, plugin: str, module: str) -> str:
     """What the user can do about an exception out of a plugin's code.
 
     An import name is not a distribution name (and `tian` on the public index is a stranger's), so no `pip install`
     line is made from one.
     """
-    if getattr(error, "hint", ""):
-        return str(getattr(error, "hint"))  # noqa: B009 - mypy knows no hint on BaseException
+    if isinstance(error, TianError) and error.hint:
+        return error.hint
     out = f"TIAN_DISABLE_PLUGINS={plugin} leaves it out"
     if isinstance(error, ImportError) and error.name:
         root = error.name.partition(".")[0]

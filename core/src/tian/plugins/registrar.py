@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tian.errors import PluginError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Entry:
 
 def caller(depth: int = 2) -> str:
     """`file:line` of the code that called our caller."""
-    frame = sys._getframe(depth)  # noqa: SLF001 - the documented way to one's caller's line
+    frame = sys._getframe(depth)
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
@@ -101,7 +104,9 @@ class Registrar:
             raise PluginError(f"{name!r} has an empty summary", where=where, hint="say in one line what it does")
         if isinstance(needs, str):  # would be read letter by letter
             raise PluginError(
-                f"needs of {name!r} must be a tuple of import names, got {needs!r}", where=where, hint=f"needs=({needs!r},)"
+                f"needs of {name!r} must be a tuple of import names, got {needs!r}",
+                where=where,
+                hint=f"needs=({needs!r},)",
             )
         if any(e.name == name for e in self.entries):
             raise PluginError(f"the name {name!r} is registered twice as {self.kind}", where=where, hint="rename one")

@@ -9,9 +9,8 @@ import inspect
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from tian.errors import (
     AmbiguousName,
@@ -22,11 +21,16 @@ from tian.errors import (
     TianError,
     UnknownName,
 )
-from tian.plugins.discovery import PluginInfo, Problem, discover
+from tian.plugins.discovery import discover
 from tian.plugins.guard import describe, guard, remedy
 from tian.plugins.hookspecs import KINDS, ROLES
+from tian.plugins.installed import PluginInfo, Problem
 from tian.plugins.options import build_options, nearest
 from tian.plugins.registrar import Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
 _ROLE_CLASS = {
     "model": "Model",
@@ -83,7 +87,8 @@ class Registry:
         if found:
             both = ", ".join(e.qualified for e in found)
             raise AmbiguousName(
-                f"the {kind} {name!r} is provided by several plugins: {both}", hint=f"write {found[0].qualified} or another"
+                f"the {kind} {name!r} is provided by several plugins: {both}",
+                hint=f"write {found[0].qualified} or another",
             )
         raise UnknownName(
             f"no plugin provides the {kind} {name!r}{self._suspects(name)}",
@@ -144,7 +149,7 @@ class Registry:
             )
         if inspect.isabstract(cls):
             raise PluginError(
-                f"{kind} {entry.qualified!r} lacks {', '.join(sorted(cls.__abstractmethods__))}",
+                f"{kind} {entry.qualified!r} lacks {', '.join(sorted(getattr(cls, '__abstractmethods__', ())))}",
                 where=f"{entry.where}, {entry.dist} {entry.version}",
                 hint="implement them",
             )
@@ -188,7 +193,7 @@ class Registry:
         """
         impls = [i for i in getattr(self._manager.hook, hook).get_hookimpls() if not (i.wrapper or i.hookwrapper)]
         for impl in sorted(impls, key=lambda i: i.plugin_name):
-            result = guard(lambda impl=impl: impl.function(*[arguments[a] for a in impl.argnames]))
+            result = guard(partial(impl.function, *[arguments[a] for a in impl.argnames]))
             if result.error is None:
                 yield impl.plugin_name, result.value
                 continue
@@ -255,4 +260,14 @@ def reset_registry() -> None:
     _cached = None
 
 
-__all__ = ["KINDS", "ROLES", "Entry", "PluginInfo", "Problem", "Registry", "get_registry", "reset_registry", "role_class"]
+__all__ = [
+    "KINDS",
+    "ROLES",
+    "Entry",
+    "PluginInfo",
+    "Problem",
+    "Registry",
+    "get_registry",
+    "reset_registry",
+    "role_class",
+]

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tian.spec.evaluator import Evaluator, Sample
     from tian.spec.kv_policy import KVPolicy
-    from tian.spec.model import CausalLM, Generation, InstanceGenerator, Model, Site, TextGenerator, TorchModel, TrajectoryModel
+    from tian.spec.model import (
+        CausalLM,
+        Generation,
+        InstanceGenerator,
+        Model,
+        Site,
+        TextGenerator,
+        TorchModel,
+        TrajectoryModel,
+    )
     from tian.spec.planner import Budget, Plan, Planner
     from tian.spec.reward_model import RewardModel, TextItem, TrajectoryItem
     from tian.spec.solver import Instance, Solution, Solver
@@ -17,15 +26,47 @@ if TYPE_CHECKING:
 _HOMES = {
     "evaluator": ("Evaluator", "Sample"),
     "kv_policy": ("KVPolicy",),
-    "model": ("CausalLM", "Generation", "InstanceGenerator", "Model", "Site", "TextGenerator", "TorchModel", "TrajectoryModel"),
+    "model": (
+        "CausalLM",
+        "Generation",
+        "InstanceGenerator",
+        "Model",
+        "Site",
+        "TextGenerator",
+        "TorchModel",
+        "TrajectoryModel",
+    ),
     "planner": ("Budget", "Plan", "Planner"),
     "reward_model": ("RewardModel", "TextItem", "TrajectoryItem"),
     "solver": ("Instance", "Solution", "Solver"),
     "sparsity_predictor": ("Cost", "FitReport", "SparsityPredictor", "Trace"),
 }
 
-__all__ = [  # noqa: PLE0604 - strings, made from the table above
-    *(name for names in _HOMES.values() for name in names)
+__all__ = [
+    "Budget",
+    "CausalLM",
+    "Cost",
+    "Evaluator",
+    "FitReport",
+    "Generation",
+    "Instance",
+    "InstanceGenerator",
+    "KVPolicy",
+    "Model",
+    "Plan",
+    "Planner",
+    "RewardModel",
+    "Sample",
+    "Site",
+    "Solution",
+    "Solver",
+    "SparsityPredictor",
+    "TextGenerator",
+    "TextItem",
+    "TorchModel",
+    "Trace",
+    "TrajectoryItem",
+    "TrajectoryModel",
 ]
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -93,7 +93,9 @@ class Generation:
 class CausalLM(Protocol):
     """Generates tokens under an optional cache policy."""
 
-    def generate(self, ids: Tensor, *, max_new_tokens: int, kv: Any, sampling: Mapping[str, Any], seed: int) -> Generation:
+    def generate(
+        self, ids: Tensor, *, max_new_tokens: int, kv: Any, sampling: Mapping[str, Any], seed: int
+    ) -> Generation:
         """Continue `ids [B, T]` int64. Raises InvalidInput for an empty prompt or one beyond the context."""
 
 

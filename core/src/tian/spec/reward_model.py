@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
 
@@ -53,6 +54,6 @@ class RewardModel(ABC):
         second = self.score([b for _, b in pairs])
         return (first - second).sigmoid()
 
-    def explain(self, item: Item) -> str | None:  # noqa: ARG002 - for overriding
+    def explain(self, item: Item) -> str | None:
         """Why, in words, or None."""
         return None

@@ -92,7 +92,7 @@ def fit(module: TianModule, loader: StepLoader, options: TrainerOptions, *, run:
         trainer = lightning.Trainer(
             accelerator=options.accelerator,
             devices=options.devices,
-            precision=options.precision,  # type: ignore[arg-type]
+            precision=options.precision,
             max_steps=options.max_steps,
             gradient_clip_val=options.clip or None,
             callbacks=[keep_two, _RunLog(run, options)],

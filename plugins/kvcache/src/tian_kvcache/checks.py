@@ -32,10 +32,10 @@ class _Probe(KVPolicy):
 
     needs: ClassVar[frozenset[str]] = frozenset({"last_row"})
 
-    def capacity(self, layer: int, n_layers: int, prompt_len: int | None) -> int | None:  # noqa: ARG002
+    def capacity(self, layer: int, n_layers: int, prompt_len: int | None) -> int | None:
         return None
 
-    def select(self, score: Tensor | None, token: Tensor, capacity: int) -> Tensor:  # noqa: ARG002
+    def select(self, score: Tensor | None, token: Tensor, capacity: int) -> Tensor:
         return torch.arange(token.shape[-1], device=token.device).expand_as(token)
 
 
@@ -102,8 +102,18 @@ def judge(first: FirstToken, *, ratio: float, zeroed: float) -> Verdict:
     ]
     rows = [
         ("perplexity without / with the first token", f">= {RATIO_AT_LEAST}", f"{ratio:.2f}", holds[0]),
-        (f"attention on it above the lowest layer (layer {best})", f">= {MASS_AT_LEAST}", f"{first.mass[best]:.3f}", holds[1]),
-        (f"norm of its value / others (layer {best})", f"<= {VALUE_NORM_AT_MOST}", f"{first.value_norm[best]:.2f}", holds[2]),
+        (
+            f"attention on it above the lowest layer (layer {best})",
+            f">= {MASS_AT_LEAST}",
+            f"{first.mass[best]:.3f}",
+            holds[1],
+        ),
+        (
+            f"norm of its value / others (layer {best})",
+            f"<= {VALUE_NORM_AT_MOST}",
+            f"{first.value_norm[best]:.2f}",
+            holds[2],
+        ),
         ("perplexity with its value zeroed / intact", f"<= {ZEROED_LOSS_AT_MOST}", f"{zeroed:.2f}", holds[3]),
     ]
     words = SINK if all(holds) else DEPENDENCE if holds[0] else NEITHER

@@ -18,7 +18,8 @@ class WindowOptions:
     def __post_init__(self) -> None:
         if self.recent < 1:
             raise InvalidInput(
-                f"recent must be >= 1 (the newest token is never evicted), got {self.recent}", hint="set kv.recent=1 or more"
+                f"recent must be >= 1 (the newest token is never evicted), got {self.recent}",
+                hint="set kv.recent=1 or more",
             )
 
 
@@ -32,7 +33,8 @@ class StreamingOptions:
     def __post_init__(self) -> None:
         if self.recent < 1:
             raise InvalidInput(
-                f"recent must be >= 1 (the newest token is never evicted), got {self.recent}", hint="set kv.recent=1 or more"
+                f"recent must be >= 1 (the newest token is never evicted), got {self.recent}",
+                hint="set kv.recent=1 or more",
             )
         if self.sinks < 0:
             raise InvalidInput(f"sinks must be >= 0, got {self.sinks}", hint="set kv.sinks=0 for a plain window")
@@ -44,10 +46,12 @@ class StreamOptions:
 
     model: ModelSource = field(default_factory=ModelSource)
     text: TextSource = field(default_factory=lambda: TextSource(packages=["networkx"]))
-    kv: dict[str, Any] = field(default_factory=lambda: {"use": "streaming"}, metadata={"role": "kv_policy"})
-    compare: list[Any] = field(
+    kv: dict[str, Any] = field(  # the policy to study: kv=NAME, its options kv.KEY
+        default_factory=lambda: {"use": "streaming"}, metadata={"role": "kv_policy"}
+    )
+    compare: list[Any] = field(  # set beside it: full, window, recompute (size of kv), or {use: NAME, ...} nodes
         default_factory=list, metadata={"role": "kv_policy"}
-    )  # what to set beside it: full, window, recompute (same size as kv), or further {use: ..., ...} nodes
+    )
     tokens: int = 1024  # length of each stream, tokens
     streams: int = 16  # streams read side by side, taken evenly from the text
     full_limit: int | None = None  # tokens after which `full` stops, its cache would grow without bound; null: never

@@ -47,11 +47,11 @@ class Full(KVPolicy):
     needs: ClassVar[frozenset[str]] = frozenset()
     positions: ClassVar[Literal["original", "in_cache"]] = "in_cache"  # nothing leaves, so both agree
 
-    def capacity(self, layer: int, n_layers: int, prompt_len: int | None) -> int | None:  # noqa: ARG002
+    def capacity(self, layer: int, n_layers: int, prompt_len: int | None) -> int | None:
         """None: unbounded."""
         return None
 
-    def select(self, score: Tensor | None, token: Tensor, capacity: int) -> Tensor:  # noqa: ARG002
+    def select(self, score: Tensor | None, token: Tensor, capacity: int) -> Tensor:
         """All of them."""
         return torch.arange(token.shape[-1], device=token.device).expand_as(token)
 
@@ -72,15 +72,15 @@ class Streaming(KVPolicy):
         self.sinks = options.sinks
         self.recent = options.recent
 
-    def capacity(self, layer: int, n_layers: int, prompt_len: int | None) -> int | None:  # noqa: ARG002
-        """sinks + recent, in every layer."""
+    def capacity(self, layer: int, n_layers: int, prompt_len: int | None) -> int | None:
+        """Sinks + recent, in every layer."""
         return self.sinks + self.recent
 
-    def select(self, score: Tensor | None, token: Tensor, capacity: int) -> Tensor:  # noqa: ARG002
+    def select(self, score: Tensor | None, token: Tensor, capacity: int) -> Tensor:
         """The first `sinks` and the newest others."""
         return keep_first_and_recent(token.shape[-1], sinks=self.sinks, capacity=capacity, like=token)
 
-    def victim(self, score: Tensor | None, rank: Tensor, capacity: int) -> Tensor:  # noqa: ARG002
+    def victim(self, score: Tensor | None, rank: Tensor, capacity: int) -> Tensor:
         """The oldest token behind the sinks: rank == sinks."""
         return (rank == self.sinks).int().argmax(dim=-1)
 

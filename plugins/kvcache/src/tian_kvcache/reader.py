@@ -35,14 +35,14 @@ class Reading:
     Attributes:
         nll: `[S, T-1]` float32; entry t is the negative log-likelihood (nats) of token t+1 given what the arm kept.
         done: steps finished.
-        seconds: time in the model, saves excluded.
+        seconds: `[T-1]` float32, time of each step in the model, saves excluded.
         cache_bytes: `(step, bytes)` samples.
         rss: `(step, bytes)` samples of the process's resident memory.
     """
 
     nll: Tensor
     done: int = 0
-    seconds: float = 0.0
+    seconds: Tensor = field(default_factory=lambda: torch.zeros(0))
     cache_bytes: list[tuple[int, int]] = field(default_factory=list)
     rss: list[tuple[int, int]] = field(default_factory=list)
 
@@ -61,7 +61,7 @@ def save_reading(path: Path, reading: Reading, cache: SlotCache | None) -> None:
     tensors = {f"cache.{k}": v for k, v in cache.state_dict().items()} if cache is not None else {}
     tensors["nll"] = reading.nll
     tensors["done"] = torch.tensor([reading.done])
-    tensors["seconds"] = torch.tensor([reading.seconds], dtype=torch.float64)
+    tensors["seconds"] = reading.seconds
     tensors["cache_bytes"] = torch.tensor(reading.cache_bytes, dtype=torch.int64).reshape(-1, 2)
     tensors["rss"] = torch.tensor(reading.rss, dtype=torch.int64).reshape(-1, 2)
     write_atomic(path, save(tensors))
@@ -79,13 +79,15 @@ def load_reading(path: Path) -> tuple[Reading, dict[str, Tensor]]:
         reading = Reading(
             tensors["nll"],
             int(tensors["done"]),
-            float(tensors["seconds"]),
+            tensors["seconds"],
             [(a, b) for a, b in tensors["cache_bytes"].tolist()],
             [(a, b) for a, b in tensors["rss"].tolist()],
         )
     except (SafetensorError, KeyError, OSError) as error:
         raise DataError(
-            f"the saved stream {path} is damaged: {error}", where=str(path), hint="delete this file and resume; it starts over"
+            f"the saved stream {path} is damaged: {error}",
+            where=str(path),
+            hint="delete this file and resume; it starts over",
         ) from None
     return reading, {k.removeprefix("cache."): v for k, v in tensors.items() if k.startswith("cache.")}
 
@@ -124,8 +126,10 @@ def read(
     Returns:
         The reading, also stored at `path` without the cache.
     """
-    steps = ids.shape[1] - 1 if limit is None else min(limit, ids.shape[1] - 1)
-    reading, state = Reading(torch.full((ids.shape[0], ids.shape[1] - 1), torch.nan)), {}
+    steps = min(limit or ids.shape[1], ids.shape[1] - 1)
+    targets = ids.shape[1] - 1
+    reading = Reading(torch.full((ids.shape[0], targets), torch.nan), seconds=torch.zeros(targets))
+    state: dict[str, Tensor] = {}
     if path.exists():
         reading, state = load_reading(path)
         advance(reading.done)
@@ -142,7 +146,7 @@ def read(
                 logits = step_logits(t)
                 nll = torch.nn.functional.cross_entropy(logits.float(), ids[:, t + 1], reduction="none")
                 reading.nll[:, t] = nll.cpu()
-                reading.seconds += time.perf_counter() - start
+                reading.seconds[t] = time.perf_counter() - start
                 if cache is not None and arm.zero_first and t == 0:
                     for layer in cache.layers:
                         layer.values[:, :, 0].zero_()
@@ -162,5 +166,7 @@ def read(
     else:
         with attach(model, kv=arm.policy) as cache:
             cache.load_state_dict(state)
-            loop(lambda t: model(input_ids=ids[:, t : t + 1], past_key_values=cache, use_cache=True).logits[:, -1], cache)
+            loop(
+                lambda t: model(input_ids=ids[:, t : t + 1], past_key_values=cache, use_cache=True).logits[:, -1], cache
+            )
     return reading

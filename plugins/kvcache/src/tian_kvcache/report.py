@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from tian.runs.plots import COLOURS, new_axes, to_svg
+from tian.plots import COLOURS, new_axes, to_svg
 from tian.runs.report import table
 from tian.types import Section
 from tian_kvcache.checks import SINK
@@ -13,7 +13,12 @@ from tian_kvcache.checks import SINK
 if TYPE_CHECKING:
     from tian.runs.rundir import Run
 
-STYLES = {"full": (COLOURS[6], "-"), "window": (COLOURS[1], "-"), "streaming": (COLOURS[0], "-"), "recompute": (COLOURS[2], "--")}
+STYLES = {
+    "full": (COLOURS[6], "-"),
+    "window": (COLOURS[1], "-"),
+    "streaming": (COLOURS[0], "-"),
+    "recompute": (COLOURS[2], "--"),
+}
 
 
 def sections(run: Run) -> list[Section]:
@@ -21,7 +26,10 @@ def sections(run: Run) -> list[Section]:
     data = run.read_json("stream.json")
     if data is None:
         return []
-    out = [Section(headline(data), f"{words(data)}<!--plot-->{plot(data, run)}"), Section("Each policy", arms_table(data))]
+    out = [
+        Section(headline(data), f"{words(data)}<!--plot-->{plot(data, run)}"),
+        Section("Each policy", arms_table(data)),
+    ]
     if data["verdict"]:
         out.append(Section(f"The first token: {data['verdict']['words']}", checks_html(data["verdict"])))
     return out
@@ -54,7 +62,9 @@ def words(data: dict[str, Any]) -> str:
             f"A window of the same size, which drops the first token, has {window['ppl']:.1f}: {change:.2f} times as much."
         )
     if full := _find(data, "full"):
-        relation = "worse" if full["ppl"] > 1.02 * main["ppl"] else "better" if full["ppl"] < 0.98 * main["ppl"] else "equal"
+        relation = (
+            "worse" if full["ppl"] > 1.02 * main["ppl"] else "better" if full["ppl"] < 0.98 * main["ppl"] else "equal"
+        )
         lines.append(
             f"Keeping everything has {full['ppl']:.1f} ({relation}) past the training length of {data['train_length']} tokens, "
             f"and its cache grew to {full['cache_bytes'] / 2**20:.1f} MiB, against {main['cache_bytes'] / 2**20:.2f} MiB."
@@ -77,7 +87,9 @@ def words(data: dict[str, Any]) -> str:
 
 def plot(data: dict[str, Any], run: Run) -> str:
     """Perplexity by position, one line an arm of the main size (the others are in the table)."""
-    figure, axes = new_axes(title="Perplexity by position in the stream", x="position (tokens)", y="perplexity (log scale)")
+    figure, axes = new_axes(
+        title="Perplexity by position in the stream", x="position (tokens)", y="perplexity (log scale)"
+    )
     size = data["arms"][0]["capacity"]
     for row in data["arms"]:
         if row["check"] or row["capacity"] not in (size, None):
@@ -90,12 +102,14 @@ def plot(data: dict[str, Any], run: Run) -> str:
     axes.yaxis.set_major_formatter(LogFormatter())
     axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.8)))
     axes.xaxis.set_minor_formatter(NullFormatter())
+    low, high = axes.get_ylim()
+    axes.set_ylim(low / 1.15, high * (high / low) ** 0.3)  # room for the legend above and the marks below
     marks = [(size, "cache full"), (data["train_length"], "training length")]
-    for at, name in marks:
-        if at and at < data["tokens"]:
-            axes.axvline(at, color="#888", linewidth=0.8, linestyle=":")
-            axes.text(at, 0.99, f" {name}", transform=axes.get_xaxis_transform(), fontsize=8, color="#555", va="top")
-    axes.legend(fontsize=9, frameon=False)
+    for i, (at, name) in enumerate(m for m in marks if m[0] and m[0] < data["tokens"]):
+        axes.axvline(at, color="#888", linewidth=0.8, linestyle=":")
+        height = 0.015 + 0.05 * i
+        axes.text(at, height, f" {name}", transform=axes.get_xaxis_transform(), fontsize=8, color="#555", va="bottom")
+    axes.legend(fontsize=9, frameon=False, ncols=2, loc="upper left")
     return to_svg(figure, alt=headline(data), path=run.path / "plots" / "perplexity.svg")
 
 
@@ -121,7 +135,14 @@ def arms_table(data: dict[str, Any]) -> str:
                 f"{1000 * streams / r['ms_per_token']:,.0f}",
             ]
         )
-    head = ["policy", "perplexity [95 %]", "ratio to the first row", f"cache, {streams} streams", "ms per step", "tokens/s"]
+    head = [
+        "policy",
+        "perplexity [95 %]",
+        "ratio to the first row",
+        f"cache, {streams} streams",
+        "ms per step",
+        "tokens/s",
+    ]
     note = (
         f'<p class="note">Perplexity from token {data["late_start"]:,} on; intervals over {streams} streams, ratios paired by '
         "stream. A step reads one token of every stream. Times on a shared machine: compare rows, not runs.</p>"
@@ -133,7 +154,8 @@ def checks_html(verdict: dict[str, Any]) -> str:
     """The checks that separate an attention sink from dependence on the first token."""
     rows = [[name, target, value, "yes" if holds else "no"] for name, target, value, holds in verdict["rows"]]
     layers = [
-        [str(i), f"{m:.3f}", f"{v:.2f}"] for i, (m, v) in enumerate(zip(verdict["mass"], verdict["value_norm"], strict=True))
+        [str(i), f"{m:.3f}", f"{v:.2f}"]
+        for i, (m, v) in enumerate(zip(verdict["mass"], verdict["value_norm"], strict=True))
     ]
     return (
         table(["an attention sink needs", "target", "measured", "holds"], rows)

@@ -1,0 +1,52 @@
+# Two commands: `make demo` runs the main job, `make test` passes the tests. Both install what they need into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+PROJECTS := pyproject.toml core/pyproject.toml plugins/kvcache/pyproject.toml
+# Two worker processes with one thread each do more than one process with two threads.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+LOG := docs/test-all.log
+
+.PHONY: demo test test-all check dist clean help
+
+help:
+	@echo "make demo      install into .venv and run the demo (report in runs/kvcache/demo/)"
+	@echo "make test      install what the tests need and run them"
+	@echo "make test-all  all tests, the long ones too; the log goes to $(LOG)"
+	@echo "make check     lint, types, import rules (needs make test once)"
+	@echo "make dist      wheels of every distribution in dist/"
+
+$(VENV)/installed: constraints.txt $(PROJECTS)
+	@echo "installing into $(VENV) (1.5 GB with a CPU build of torch) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) "torch==2.13.0" "setuptools>=77,<82" wheel
+	@$(PIP) --no-build-isolation --editable "./core[hf]" --editable ./plugins/kvcache
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	@echo "installing the development tools ..."
+	@$(PIP) --no-build-isolation --editable ".[dev]"
+	@touch $@
+
+demo: $(VENV)/installed
+	$(BIN)/tian run kvcache/demo
+
+test: $(VENV)/installed-dev
+	$(PYTEST) -m "not slow and not gpu and not net"
+
+test-all: $(VENV)/installed-dev
+	@bash -o pipefail -c '$(PYTEST) -m "not gpu and not net" --durations=15 -v 2>&1 | tee $(LOG)'
+
+check: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+dist: $(VENV)/installed-dev
+	$(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps --no-build-isolation --wheel-dir dist . ./core ./plugins/kvcache
+	@ls dist
+
+clean:
+	rm -rf build dist core/build plugins/*/build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

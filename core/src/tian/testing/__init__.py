@@ -1,0 +1,1 @@
+"""Fakes of the seven roles and fixtures for people who test plugins."""

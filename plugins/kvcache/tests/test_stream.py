@@ -1,0 +1,202 @@
+"""`kvcache/stream` end to end: results, resuming, and what it says."""
+
+import json
+import math
+import re
+
+import pytest
+import torch
+
+import tian
+from tian.errors import DataError
+from tian.hf.attach import attach
+from tian.hf.loading import load_model
+from tian.runs.rundir import open_existing
+from tian.types import Section
+from tian_kvcache import reader
+from tian_kvcache.arms import Arm, build_arms
+from tian_kvcache.checks import DEPENDENCE, NEITHER, SINK, FirstToken, judge
+from tian_kvcache.report import sections
+from tian_kvcache.stream import curve, late_start
+
+SMALL = ["tokens=96", "streams=2", "kv.sinks=1", "kv.recent=7", "threads=1"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "stream"
+    return tian.run("kvcache/stream", SMALL, folder=folder)
+
+
+def test_a_run_leaves_numbers_plots_and_a_report(finished):
+    names = {p.name for p in finished.path.iterdir()}
+    assert {"config.yaml", "status.json", "provenance.json", "metrics.json", "report.html", "stream.json"} <= names
+    assert (finished.path / "plots" / "perplexity.svg").exists()
+    page = (finished.path / "report.html").read_text()
+    assert "tian run kvcache/stream tokens=96" in page
+    assert not re.search(
+        r"<(script|link|img|iframe)|url\(|@import|(src|href)=.(https?:)?//", page
+    )  # nothing is fetched
+    assert json.loads((finished.path / "status.json").read_text())["state"] == "finished"
+    kinds = {c["name"] for c in json.loads((finished.path / "provenance.json").read_text())["components"]}
+    assert {"kvcache/stream", "kvcache/streaming", "kvcache/window", "kvcache/full"} <= kinds
+
+
+def test_the_measured_arms_are_the_ones_asked_for(finished):
+    arms = {m.by["policy"] for m in finished.measurements}
+    assert arms == {"streaming 1+7", "full", "window 0+8", "recompute 1+7", "streaming 1+7, first value zeroed"}
+
+
+def test_perplexity_of_full_equals_one_dense_forward(finished):
+    """The whole path (text, tokens, cache, bookkeeping) against a single forward of the plain model."""
+    reading, _ = reader.load_reading(finished.path / "streams" / "full.safetensors")
+    from tian.hf.corpus import cut_streams, encode, first_tokens, read_text
+    from tian.hf.loading import load_tokenizer
+    from tian.hf.options import TextSource
+
+    tokenizer, model = load_tokenizer(None), load_model(None)
+    text = read_text(TextSource(packages=["networkx"])).text
+    ids = cut_streams(encode(tokenizer, text), first=first_tokens(tokenizer), streams=2, tokens=96)
+    with torch.no_grad():
+        logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
+    expected = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
+    torch.testing.assert_close(reading.nll, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_bounded_caches_do_not_grow(finished):
+    rows = {r["label"]: r for r in json.loads((finished.path / "stream.json").read_text())["arms"]}
+    assert rows["streaming 1+7"]["cache_growth"] == rows["window 0+8"]["cache_growth"] == 0
+    assert rows["full"]["cache_growth"] > 0
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("policy", ["streaming", "full", None])
+@pytest.mark.parametrize("at", [3, 30])
+def test_an_interrupted_stream_resumes_bit_identically(tmp_path, monkeypatch, policy, at):
+    model = load_model(None)
+    ids = torch.randint(1, 1000, (2, 50), generator=torch.Generator().manual_seed(0))
+    options = {"sinks": 1, "recent": 7} if policy == "streaming" else {}
+    arm = Arm("x", tian.load("kv_policy", policy, **options) if policy else None, 1, 7)
+    whole = reader.read(model, ids, arm, path=tmp_path / "a", save_every=1e9, advance=lambda n: None)
+
+    class Interrupted(reader.SafePoint):
+        steps = 0
+
+        @property
+        def requested(self):
+            Interrupted.steps += 1
+            return Interrupted.steps == at
+
+        def check(self):
+            raise Stop
+
+    monkeypatch.setattr(reader, "SafePoint", Interrupted)
+    with pytest.raises(Stop):
+        reader.read(model, ids, arm, path=tmp_path / "b", save_every=1e9, advance=lambda n: None)
+    monkeypatch.undo()
+    half, _ = reader.load_reading(tmp_path / "b")
+    assert half.done == at
+    rest = reader.read(model, ids, arm, path=tmp_path / "b", save_every=1e9, advance=lambda n: None)
+    assert torch.equal(rest.nll, whole.nll)
+
+
+def test_a_damaged_saved_stream_is_named(tmp_path):
+    (tmp_path / "x").write_bytes(b"torn")
+    with pytest.raises(DataError, match="damaged") as caught:
+        reader.load_reading(tmp_path / "x")
+    assert "starts over" in caught.value.hint
+
+
+def test_recomputation_is_the_dense_model_on_first_and_last_tokens():
+    model = load_model(None)
+    ids = torch.randint(1, 1000, (1, 20), generator=torch.Generator().manual_seed(0))
+    arm = Arm("recompute", None, sinks=2, recent=5)
+    with torch.no_grad():
+        got = reader._recompute_step(model, ids, 15, arm)
+        want = model(input_ids=ids[:, [0, 1, 11, 12, 13, 14, 15]], use_cache=False).logits[:, -1]
+    torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
+
+
+def test_with_one_layer_streaming_equals_recomputation(tmp_path):
+    """Upper layers remember what was evicted; a one-layer model does not, so there the two must agree exactly."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=64, bos_token_id=0, eos_token_id=None,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config).eval()
+    ids = torch.randint(0, 50, (2, 40), generator=torch.Generator().manual_seed(1))
+    # A step attends to the C kept tokens and its own, hence recomputation over one token more.
+    cached = Arm("a", tian.load("kv_policy", "streaming", sinks=1, recent=7))
+    again = Arm("b", None, sinks=1, recent=8)
+    readings = [
+        reader.read(model, ids, a, path=tmp_path / a.label, save_every=9, advance=lambda n: None)
+        for a in (cached, again)
+    ]
+    torch.testing.assert_close(readings[0].nll, readings[1].nll, atol=1e-5, rtol=1e-5)
+
+
+def test_the_first_value_can_be_zeroed_and_stays_zero():
+    model = load_model(None)
+    ids = torch.randint(1, 1000, (1, 12), generator=torch.Generator().manual_seed(0))
+    with attach(model, kv=tian.load("kv_policy", "streaming", sinks=1, recent=3)) as cache, torch.inference_mode():
+        for t in range(12):
+            model(input_ids=ids[:, t : t + 1], past_key_values=cache, use_cache=True)
+            if t == 0:
+                for layer in cache.layers:
+                    layer.values[:, :, 0].zero_()
+        assert cache.kept()[0, 0].tolist() == [0, 9, 10, 11]
+        for layer in cache.layers:
+            slot = int((layer.tok[0, 0] == 0).int().argmax())
+            assert not layer.values[:, :, slot].any()
+
+
+@pytest.mark.parametrize(
+    ("first", "ratio", "zeroed", "words"),
+    [
+        (FirstToken([0.5, 0.6], [0.2, 0.2]), 1.5, 1.0, SINK),
+        (FirstToken([0.9, 0.1], [0.2, 0.2]), 1.5, 1.0, DEPENDENCE),  # mass in the lowest layer only
+        (FirstToken([0.5, 0.6], [0.2, 0.8]), 1.5, 1.0, DEPENDENCE),  # its value carries content
+        (FirstToken([0.5, 0.6], [0.2, 0.2]), 1.5, 1.1, DEPENDENCE),  # and that content matters
+        (FirstToken([0.5, 0.6], [0.2, 0.2]), 1.1, 1.0, NEITHER),
+    ],
+)
+def test_only_all_checks_together_make_a_sink(first, ratio, zeroed, words):
+    assert judge(first, ratio=ratio, zeroed=zeroed).words == words
+
+
+def test_the_report_never_speaks_of_a_sink_without_the_checks(finished):
+    run = open_existing(finished.path)
+    verdict = run.read_json("stream.json")["verdict"]["words"]
+    first = sections(run)[0]
+    assert isinstance(first, Section)
+    if verdict != SINK:
+        assert verdict in first.html
+        assert "attention sink" not in first.html.replace(verdict, "")
+
+
+def test_comparison_starts_past_training_length_and_caches():
+    arms = [Arm("a", None, 1, 31), Arm("b", tian.load("kv_policy", "window", recent=200))]
+    assert late_start(arms, train_length=128, length=1000) == 201
+    assert late_start(arms[:1], train_length=128, length=1000) == 128
+    assert late_start(arms, train_length=128, length=150) == 75  # too short: the second half
+
+
+def test_the_curve_is_the_perplexity_of_equal_bins():
+    nll = torch.log(torch.arange(1.0, 65.0))[None]
+    points = curve(nll, 64)
+    assert len(points) == 32
+    assert points[0][1] == pytest.approx(math.sqrt(1 * 2))
+
+
+def test_a_size_is_needed_to_compare_with_a_window(tmp_path):
+    class NoRun:
+        load = staticmethod(lambda role, node: tian.load(role, node["use"]))
+
+    with pytest.raises(tian.errors.InvalidInput, match="takes its size from kv"):
+        build_arms({"use": "kvcache/full"}, ["window"], NoRun())
