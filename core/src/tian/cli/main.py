@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import importlib
 import os
@@ -117,10 +118,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse, dispatch, and turn every outcome into an exit code."""
     args = sys.argv[1:] if argv is None else list(argv)
     as_json = "--json" in args
-    try:
+    with contextlib.suppress(ValueError):  # outside the main thread the caller owns the signals
         signal.signal(signal.SIGTERM, _terminate)
-    except ValueError:
-        pass  # not the main thread: the caller owns the signals
     try:
         options = build_parser().parse_args(args)
         _load_files(options.plugin_files)

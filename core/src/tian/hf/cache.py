@@ -121,7 +121,7 @@ class SlotLayer(CacheLayerMixin):
     def reset(self) -> None:
         """Forget everything; equal to a fresh layer."""
         self.is_initialized = False
-        self.keys = self.values = self.score = self.pending = None
+        self.score = self.pending = None
         self.count = self.seen = 0
 
     def crop(self, *_args: Any) -> None:
