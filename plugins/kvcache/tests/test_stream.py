@@ -200,3 +200,35 @@ def test_a_size_is_needed_to_compare_with_a_window(tmp_path):
 
     with pytest.raises(tian.errors.InvalidInput, match="takes its size from kv"):
         build_arms({"use": "kvcache/full"}, ["window"], NoRun())
+
+
+@pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2", "gpt_neox"])
+def test_any_supported_model_folder_and_text_file_can_be_read(tmp_path, kind):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from tian.hf.loading import load_tokenizer
+
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    if kind != "gpt_neox":
+        shape["num_key_value_heads"] = 2
+    config = AutoConfig.for_model(kind, vocab_size=1024, max_position_embeddings=64, **shape)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
+    load_tokenizer(None).save_pretrained(tmp_path / "model")
+    (tmp_path / "text.txt").write_text("The quick brown fox jumps over the lazy dog. Größe ∑. " * 60, encoding="utf-8")
+    result = tian.run(
+        "kvcache/stream",
+        [
+            f"model.path={tmp_path / 'model'}",
+            f"text.path={tmp_path / 'text.txt'}",
+            "kv=streaming",
+            "kv.sinks=4",
+            "kv.recent=12",
+            "tokens=80",
+            "streams=2",
+        ],
+        folder=tmp_path / "run",
+    )
+    measured = {m.by["policy"]: m.value for m in result.measurements if m.name == "perplexity"}
+    assert measured.keys() >= {"streaming 4+12", "full", "window 0+16", "recompute 4+12"}
+    assert all(math.isfinite(v) for v in measured.values())

@@ -100,7 +100,9 @@ def train(cfg: Any, run: Run) -> list[Measurement]:
     disable_progress_bar()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    run.write_json("model/card.json", card(cfg, text, held_out, loss, stream.numel(), folder))
+    run.write_json(
+        "model/card.json", {**card(cfg, text, held_out, loss, stream.numel(), folder), "loss_curve": loss_curve(run)}
+    )
     n = int(loss.numel())
     mean, half = float(loss.mean()), 1.96 * float(loss.std()) / n**0.5
     interval = (float(torch.tensor(mean - half).exp()), float(torch.tensor(mean + half).exp()))
@@ -110,6 +112,11 @@ def train(cfg: Any, run: Run) -> list[Measurement]:
         Measurement("parameters", float(params), "1"),
         Measurement("training tokens", float(options.trainer.max_steps * options.batch * options.lm.context), "tok"),
     ]
+
+
+def loss_curve(run: Run) -> list[list[float]]:
+    """`[step, training loss in nats per token]` rows of the run, one a step even after a resume."""
+    return [list(row) for row in sorted({r["step"]: r["loss"] for r in run.metrics_rows() if "loss" in r}.items())]
 
 
 def card(cfg: Any, text: Text, held_out: Text, loss: torch.Tensor, tokens: int, folder: Path) -> dict[str, Any]:
