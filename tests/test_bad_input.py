@@ -144,9 +144,26 @@ def test_what_is_no_override_is_told_how_one_looks(capsys, argument):
     assert where == "command line"
 
 
-@pytest.mark.parametrize("argv", [[], ["run"], ["run", "--nonsense"], ["report"], ["run", "kvcache/stream", "--dir"]])
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["run"],
+        ["run", "--nonsense"],
+        ["run", "kvcache/stream", "--dry-run", "tokens=20", "--nonsense"],
+        ["report", "a", "b"],
+        ["report"],
+        ["run", "kvcache/stream", "--dir"],
+    ],
+)
 def test_a_bad_command_line_is_one_message_and_not_a_usage_dump(capsys, argv):
     assert "--help" in error_of(capsys, argv, 2)[2]
+
+
+def test_overrides_may_stand_before_and_behind_options(capsys):
+    assert main(["run", "kvcache/stream", "tokens=20", "--dry-run", "streams=3", "--json", "kv.recent=5"]) == 0
+    config = json.loads(capsys.readouterr().out)["config"]
+    assert (config["tokens"], config["streams"], config["kv"]["recent"]) == (20, 3, 5)
 
 
 # -- text and model --------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ class TianError(Exception):
 
     def lines(self) -> list[str]:
         """The message as printed: what, then where and what to do when known."""
-        out = [f"error: {self.message}"]
+        out = [f"error: {' '.join(self.message.splitlines())}"]  # libraries' messages may span lines
         if self.where:
             out.append(f"  where: {self.where}")
         if self.hint:

@@ -7,6 +7,7 @@ import contextlib
 import difflib
 import importlib
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -110,6 +111,18 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _parse(args: Sequence[str]) -> argparse.Namespace:
+    """Parse; overrides may also follow an option (`tian run X --dry-run a=1`), where argparse alone loses them."""
+    parser = build_parser()
+    options, rest = parser.parse_known_args(args)
+    strange = [a for a in rest if a.startswith("-") or not hasattr(options, "overrides")]
+    if strange:
+        parser.error(f"unrecognized arguments: {' '.join(strange)}")
+    if rest:
+        options.overrides.extend(rest)
+    return options
+
+
 def _terminate(_number: int, _frame: object) -> NoReturn:
     raise SystemExit(143)
 
@@ -121,13 +134,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     with contextlib.suppress(ValueError):  # outside the main thread the caller owns the signals
         signal.signal(signal.SIGTERM, _terminate)
     try:
-        options = build_parser().parse_args(args)
+        options = _parse(args)
         _load_files(options.plugin_files)
         module = importlib.import_module(f"tian.cli.cmd_{options.command}")
         code = module.main(options)
         sys.stdout.flush()
         return int(code)
     except TianError as error:
+        error.where = error.where or f"command line: {shlex.join(['tian', *args])}"
+        error.hint = error.hint or _fallback_hint(args)
         if as_json:
             out_json(error.as_dict())
         err("\n".join(error.lines()))
@@ -144,6 +159,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.environ.get("TIAN_STRICT") == "1":
             raise
         return _bug(error, as_json=as_json)
+
+
+def _fallback_hint(args: Sequence[str]) -> str:
+    """For an error that brings no remedy: where the options, or the arguments, are described."""
+    words = [a for a in args if not a.startswith("-")]
+    if len(words) > 1 and words[0] in ("run", "config"):
+        return f"see `tian show {words[1]}` for every option and what it takes"
+    return f"see `tian {words[0]} --help`" if words else "see `tian --help`"
 
 
 def _load_files(files: list[str]) -> None:

@@ -61,7 +61,12 @@ def _check_weights(folder: Path) -> None:
     files = sorted(folder.glob("*.safetensors"))
     index = folder / "model.safetensors.index.json"
     if index.exists():
-        named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        try:
+            named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"the index of the weights {index} is damaged: {error}", where=_WHERE, hint="copy the file again"
+            ) from None
         absent = sorted(named - {f.name for f in files})
         if absent:
             raise DataError(f"weight files are missing: {', '.join(absent)}", where=str(folder), hint="copy them again")
@@ -128,7 +133,9 @@ def load_model(path: str | None, *, device: str = "cpu") -> Any:
         torch.empty(0, device=target)
     except (RuntimeError, AssertionError) as error:
         raise NoDevice(
-            f"the device {device!r} is not available: {str(error).splitlines()[0]}", hint="set device=cpu"
+            f"the device {device!r} is not available: {str(error).splitlines()[0]}",
+            where="device",
+            hint="set device=cpu",
         ) from None
     try:
         model, info = AutoModelForCausalLM.from_pretrained(

@@ -210,7 +210,7 @@ def open_existing(path: Path) -> Run:
         status = read_json(path / "status.json")
         config = OmegaConf.load(path / "config.yaml")
         found = int(status["format"])
-        known = "recipe" in config and "name" in status
+        known = OmegaConf.is_dict(config) and "recipe" in config and "name" in status
     except Exception as error:  # noqa: BLE001 - any damage to these two files means the same to the user
         raise DataError(
             f"the run directory is damaged: {type(error).__name__}: {error}", where=str(path), hint="start a new run"

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tian.errors import InvalidInput
-
 if TYPE_CHECKING:
     from tian.runs.rundir import Run
     from tian.spec import KVPolicy
@@ -66,9 +64,7 @@ def build_arms(kv: Mapping[str, Any], compare: list[Any], run: Run) -> list[Arm]
     """The configured policy first, then what it is compared with.
 
     `window` and `recompute` get the size of `kv`: the window keeps as many tokens, recomputation runs as many again.
-
-    Raises:
-        InvalidInput: `window` or `recompute` beside an unbounded policy.
+    Beside an unbounded policy they are left out.
     """
     main = _policy_arm(kv, run)
     arms = [main]
@@ -79,11 +75,7 @@ def build_arms(kv: Mapping[str, Any], compare: list[Any], run: Run) -> list[Arm]
         elif entry == "full":
             arms.append(_policy_arm({"use": "kvcache/full"}, run))
         elif size is None:
-            raise InvalidInput(
-                f"compare holds {entry!r}, which takes its size from kv, and {main.label!r} has none",
-                where="compare",
-                hint="set compare=[full] or choose a bounded policy",
-            )
+            run.info(f"{entry} is left out: {main.label} keeps everything, so there is no size to match")
         elif entry == "window":
             arms.append(_policy_arm({"use": "kvcache/window", "recent": size}, run))
         else:

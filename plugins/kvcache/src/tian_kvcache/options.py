@@ -9,6 +9,13 @@ from tian.errors import InvalidInput
 from tian.hf.options import ModelSource, TextSource
 
 
+def _check_recent(recent: int) -> None:
+    if recent < 1:
+        raise InvalidInput(
+            f"recent must be >= 1 (the newest token is never evicted), got {recent}", hint="set kv.recent=1 or more"
+        )
+
+
 @dataclass
 class WindowOptions:
     """Options of `window`."""
@@ -16,11 +23,7 @@ class WindowOptions:
     recent: int = 32  # most recent tokens kept, per layer and head
 
     def __post_init__(self) -> None:
-        if self.recent < 1:
-            raise InvalidInput(
-                f"recent must be >= 1 (the newest token is never evicted), got {self.recent}",
-                hint="set kv.recent=1 or more",
-            )
+        _check_recent(self.recent)
 
 
 @dataclass
@@ -31,11 +34,7 @@ class StreamingOptions:
     recent: int = 252  # most recent tokens kept, per layer and head
 
     def __post_init__(self) -> None:
-        if self.recent < 1:
-            raise InvalidInput(
-                f"recent must be >= 1 (the newest token is never evicted), got {self.recent}",
-                hint="set kv.recent=1 or more",
-            )
+        _check_recent(self.recent)
         if self.sinks < 0:
             raise InvalidInput(f"sinks must be >= 0, got {self.sinks}", hint="set kv.sinks=0 for a plain window")
 
