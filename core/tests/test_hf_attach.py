@@ -219,6 +219,45 @@ def test_heads_evict_independently_when_they_have_scores(models):
     assert any(cache.kept(i)[0, 0].tolist() != cache.kept(i)[0, 1].tolist() for i in (0, 1))
 
 
+def test_a_new_token_does_not_inherit_the_score_of_the_one_it_replaces(models):
+    model, ids = models("qwen2"), ids_of(1, 30)
+    with attach(model, kv=Lightest(6)) as cache, torch.no_grad():
+        for t in range(30):
+            model(input_ids=ids[:, t : t + 1], past_key_values=cache, use_cache=True)
+            for layer in cache.layers:
+                newest = layer.score.gather(2, layer.tok.argmax(dim=-1, keepdim=True))
+                assert (newest <= 2 + 1e-5).all()  # one query of each of the two grouped heads has seen it
+
+
+def test_the_rotary_table_stays_small_when_a_long_stream_comes_in_chunks(models):
+    model, ids = models("llama"), ids_of(1, 800)
+    _, cache = run_on_cache(model, Keep(1, 7), ids, chunks=[8] * 100)
+    assert cache.layers[0].rotary._cos.shape[0] == 256  # what it starts with
+
+
+class Quarter(Keep):
+    """Capacity from the prompt's length."""
+
+    def __init__(self):
+        super().__init__(1, 0)
+
+    def capacity(self, layer, n_layers, prompt_len):
+        self.last = max(1, (prompt_len or 8) // 4)
+        return self.first + self.last
+
+
+def test_a_capacity_from_the_prompt_survives_saving(models):
+    model, ids = models("llama"), ids_of(1, 40)
+    whole, cache = run_on_cache(model, Quarter(), ids, chunks=[24] + [1] * 16)
+    assert cache.kept().shape[-1] == 7
+    _, half = run_on_cache(model, Quarter(), ids[:, :30], chunks=[24] + [1] * 6)
+    with attach(model, kv=Quarter()) as again, torch.no_grad():
+        again.load_state_dict(half.state_dict())
+        for t in range(30, 40):
+            logits = model(input_ids=ids[:, t : t + 1], past_key_values=again, use_cache=True).logits
+    assert torch.equal(logits[0, 0], whole[0, -1])
+
+
 def test_original_positions_equal_the_dense_model_on_one_layer(models):
     """With original positions the kept keys keep their distance: the dense model with those tokens masked out."""
     model, ids = models("llama", layers=1), ids_of(1, 24)

@@ -66,6 +66,7 @@ class SlotLayer(CacheLayerMixin):
         self.capacity: int | None = None
         self.count = 0  # tokens kept; known to the host without asking the device
         self.seen = 0  # tokens that ever entered
+        self.prompt_len = 0  # tokens of the first chunk
         self.pending: tuple[Tensor, Tensor] | None = None
         self.rank: Tensor
         self.tok: Tensor
@@ -76,7 +77,8 @@ class SlotLayer(CacheLayerMixin):
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate slots for the batch size, heads, dtype and device of the first keys."""
-        self.capacity = self.policy.capacity(self.layer, self.n_layers, key_states.shape[2] or None)
+        self.prompt_len = key_states.shape[2]
+        self.capacity = self.policy.capacity(self.layer, self.n_layers, self.prompt_len or None)
         if self.capacity is not None and self.capacity < 1:
             raise InvalidInput(
                 f"kv policy capacity must be >= 1 token, got {self.capacity} in layer {self.layer}", where="kv"
@@ -214,7 +216,7 @@ class SlotLayer(CacheLayerMixin):
             tok = new
         order = torch.arange(n, device=device)
         position = order.expand(1, 1, n) if self.policy.positions == "in_cache" else tok
-        self.rotary.ensure(max(n, self.seen + m))
+        self.rotary.ensure(n if self.policy.positions == "in_cache" else self.seen + m)
         q_position = order[-m:] if self.policy.positions == "in_cache" else new[0, 0]
         q = self.rotary.rotate(query, q_position.expand(1, 1, m))
         k = self.rotary.rotate(key, position)
@@ -307,7 +309,7 @@ class SlotCache(Cache):
             if not layer.is_initialized:
                 continue
             capacity = -1 if layer.capacity is None else layer.capacity
-            out[f"{i}.counts"] = torch.tensor([layer.count, layer.seen, capacity])
+            out[f"{i}.counts"] = torch.tensor([layer.count, layer.seen, capacity, layer.prompt_len])
             for name in _TENSORS:
                 x = getattr(layer, name)
                 if x is not None:
@@ -327,8 +329,8 @@ class SlotCache(Cache):
         for i, layer in enumerate(self.layers):
             if f"{i}.counts" not in state:
                 continue
-            count, seen, capacity = state[f"{i}.counts"].tolist()
-            expected = layer.policy.capacity(i, len(self.layers), seen)
+            count, seen, capacity, prompt_len = state[f"{i}.counts"].tolist()
+            expected = layer.policy.capacity(i, len(self.layers), prompt_len or None)
             scored = f"{i}.score" in state
             if (expected if expected is not None else -1) != capacity or scored != bool(layer.policy.needs):
                 raise InvalidInput(
@@ -336,7 +338,7 @@ class SlotCache(Cache):
                     f"{type(layer.policy).__name__} has capacity {expected} (scores: {bool(layer.policy.needs)})",
                     hint="restore with the policy and options the cache was saved with",
                 )
-            layer.count, layer.seen, layer.capacity = count, seen, expected
+            layer.count, layer.seen, layer.capacity, layer.prompt_len = count, seen, expected, prompt_len
             for name in _TENSORS:
                 x = state.get(f"{i}.{name}")
                 setattr(layer, name, None if x is None else x.clone())

@@ -24,7 +24,7 @@ class KVPolicy(ABC):
 
     Attributes:
         needs: the score the host accumulates in float32, at most one of `colsum` (attention received, summed over
-            queries and grouped heads), `last_row` (attention from the newest query, mean over heads), `window_sum`.
+            queries and grouped heads) and `last_row` (attention from the newest query, mean over heads).
         positions: `in_cache` (rank among the kept) or `original` (index in the stream): what rotary angles use.
         chunk_invariant: see above.
     """
