@@ -32,7 +32,8 @@ def earlier(tmp_path_factory):
     import tian
 
     root = tmp_path_factory.mktemp("earlier")
-    path = tian.run("kvcache/stream", SMALL, root=root / "runs").path
+    (root / "text.txt").write_text("Better three hours too soon than a minute too late. " * 20, encoding="utf-8")
+    path = tian.run("kvcache/stream", [*SMALL, f"text.path={root / 'text.txt'}"], root=root / "runs").path
     return root, path, content(path)
 
 

@@ -5,12 +5,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from tian.cli.main import main
 
-OPTIONS = ["tokens=700", "streams=1", "compare=[]", "checks=false", "threads=1", "save_every=0.1"]
+OPTIONS = ["tokens=450", "streams=1", "compare=[]", "checks=false", "threads=1", "save_every=0.1"]
 
 
 def state(path):
@@ -23,9 +24,17 @@ def perplexity(path):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
+def options(tmp_path_factory):
+    """The same options for every run here; the text is this file, twice."""
+    text = tmp_path_factory.mktemp("text") / "text.txt"
+    text.write_text(Path(__file__).read_text(encoding="utf-8") * 2, encoding="utf-8")
+    return [*OPTIONS, f"text.path={text}"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(options, tmp_path_factory):
     path = tmp_path_factory.mktemp("whole") / "run"
-    assert main(["run", "kvcache/stream", *OPTIONS, "--dir", str(path)]) == 0
+    assert main(["run", "kvcache/stream", *options, "--dir", str(path)]) == 0
     return perplexity(path)
 
 
@@ -37,11 +46,11 @@ def uninterrupted(tmp_path_factory):
         (signal.SIGKILL, -signal.SIGKILL, "running"),  # no code of ours runs
     ],
 )
-def test_a_stopped_run_resumes_to_the_same_result(tmp_path, uninterrupted, number, code, status):
+def test_a_stopped_run_resumes_to_the_same_result(tmp_path, options, uninterrupted, number, code, status):
     from tian_kvcache.reader import load_reading
 
     path = tmp_path / "run"
-    argv = [sys.executable, "-m", "tian", "run", "kvcache/stream", *OPTIONS, "--dir", str(path)]
+    argv = [sys.executable, "-m", "tian", "run", "kvcache/stream", *options, "--dir", str(path)]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             limit = time.monotonic() + 60
@@ -59,7 +68,7 @@ def test_a_stopped_run_resumes_to_the_same_result(tmp_path, uninterrupted, numbe
     assert not (path / "metrics.json").exists()
     (saved,) = path.glob("streams/*.safetensors")
     reading, cache = load_reading(saved)
-    assert 0 < reading.done < 699
+    assert 0 < reading.done < 449
     assert cache
     if number != signal.SIGKILL:
         assert f"tian run kvcache/stream --resume {path}" in err

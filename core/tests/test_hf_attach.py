@@ -346,6 +346,18 @@ def test_generate_equals_feeding_its_own_tokens_one_by_one(models, kind):
     assert torch.equal(logits[0, 11:].argmax(-1), out[0, 12:])
 
 
+def test_attach_is_the_function_whatever_was_imported_before():
+    import importlib
+    import pkgutil
+
+    import tian.hf
+
+    for module in pkgutil.iter_modules(tian.hf.__path__):
+        if module.name not in ("conf", "assets"):
+            importlib.import_module(f"tian.hf.{module.name}")
+    assert callable(tian.hf.attach)
+
+
 def test_everything_is_restored_on_exit_even_after_an_exception(models):
     model, ids = models("llama"), ids_of(1, 10)
     before = eager(model, ids)

@@ -10,7 +10,7 @@ import torch
 
 import tian
 from tian.errors import DataError
-from tian.hf.attach import attach
+from tian.hf.host import attach
 from tian.hf.loading import load_model
 from tian.runs.rundir import open_existing
 from tian.types import Section

@@ -116,7 +116,10 @@ def _plugin(name: str, dist: str, dist_version: str) -> Check:
             detail=f"{owner}: the process ended with code {done.returncode} while loading it",
             hint=remedy,
         )
-    found = json.loads(done.stdout.strip().splitlines()[-1])
+    try:
+        found = json.loads(done.stdout.strip().splitlines()[-1])
+    except (IndexError, ValueError):  # os._exit(0) leaves no answer and no complaint
+        return Check(title, ok=False, detail=f"{owner}: ended the process while loading, with code 0", hint=remedy)
     if not found:
         return Check(title, ok=True, detail=f"{owner}: not loaded here")
     state, problems = found[0]

@@ -18,7 +18,6 @@ from tian import __version__
 from tian.cli.console import err, out_json
 from tian.errors import ConfigError, TianError
 
-EXIT_BUG = 70
 COMMANDS = {
     "plugins": "installed plugins, their state and what is wrong with any",
     "list": "components by role, recipes and runs",
@@ -133,6 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     as_json = "--json" in args
     with contextlib.suppress(ValueError):  # outside the main thread the caller owns the signals
         signal.signal(signal.SIGTERM, _terminate)
+    options: argparse.Namespace | None = None
     try:
         options = _parse(args)
         _load_files(options.plugin_files)
@@ -143,22 +143,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TianError as error:
         error.where = error.where or f"command line: {shlex.join(['tian', *args])}"
         error.hint = error.hint or _fallback_hint(args)
-        if as_json:
-            out_json(error.as_dict())
-        err("\n".join(error.lines()))
-        return error.exit_code
+        return _report(error, as_json=as_json)
     except KeyboardInterrupt:
         err("interrupted")
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _mute_stdout()
         return 0
     except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 0
+        if options is None or stop.code in (130, 143):  # --help and --version, or a signal
+            return stop.code if isinstance(stop.code, int) else 0
+        return _bug(stop, as_json=as_json)  # a recipe that exits has not finished, whatever code it gives
     except Exception as error:
         if os.environ.get("TIAN_STRICT") == "1":
             raise
         return _bug(error, as_json=as_json)
+
+
+def _report(error: TianError, *, as_json: bool) -> int:
+    """Print an error and return its exit code, also when nobody reads what is printed."""
+    if as_json:
+        try:
+            out_json(error.as_dict())
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _mute_stdout()
+    with contextlib.suppress(OSError):
+        err("\n".join(error.lines()))
+    return error.exit_code
+
+
+def _mute_stdout() -> None:
+    """Send what is still to be written to a closed pipe nowhere, or Python complains when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fallback_hint(args: Sequence[str]) -> str:
@@ -194,10 +211,7 @@ def _bug(error: BaseException, *, as_json: bool) -> int:
         where=file.name,
         hint="this is a bug in tian or in a plugin; please report it with that file",
     )
-    if as_json:
-        out_json(wrapped.as_dict())
-    err("\n".join(wrapped.lines()))
-    return EXIT_BUG
+    return _report(wrapped, as_json=as_json)
 
 
 def plain(value: Any) -> Any:

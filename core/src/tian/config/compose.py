@@ -7,10 +7,8 @@ what the files happen to mention.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
-import typing
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,17 +19,14 @@ from omegaconf.errors import OmegaConfBaseException
 from tian.config.index import RunInfo, available_runs, find_choice, find_run, group_choices
 from tian.config.origin import Origins, key_lines, label
 from tian.config.overrides import Override, parse
+from tian.config.schema import complete, kind_of, options_of
 from tian.errors import ConfigError, UnknownName
-from tian.plugins.options import build_options, nearest
-from tian.plugins.registry import get_registry
+from tian.plugins.options import nearest
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-CORE_KEYS = {"recipe": (str, None), "seed": (int, 0), "scale": (str, "tiny")}
-SCALES = ("tiny", "cpu", "gpu", "paper")
-
-__all__ = ["RunInfo", "available_runs", "compose", "config_hash"]
+__all__ = ["RunInfo", "available_runs", "compose", "config_hash", "options_of"]
 
 
 def compose(name: str, overrides: Sequence[str] = ()) -> tuple[DictConfig, Origins]:
@@ -51,17 +46,21 @@ def compose(name: str, overrides: Sequence[str] = ()) -> tuple[DictConfig, Origi
     """
     info = find_run(name)
     parsed = [parse(text) for text in overrides]
-    groups = {o.key: o for o in parsed if o.kind == "set" and isinstance(o.value, str) and group_choices(o.key)}
+    picks = {o.key: o for o in parsed if o.kind == "set" and isinstance(o.value, str)}
     origins = Origins()
     tree: dict[str, Any] = {}
-    _load(info.path, "", tree, origins, info.plugin, groups, ())
-    for o in groups.values():
-        if find_choice(o.key, o.value, plugin=info.plugin) is None:
-            _use(tree, origins, o)
-    for o in parsed:
-        if o.key not in groups:
+    taken: set[str] = set()
+    _load(info.path, "", tree, origins, info.plugin, picks, taken, ())
+    for o in parsed:  # the recipe first: it says which of the other keys are choices
+        if o.key == "recipe" and o.kind != "delete":
             _apply(tree, origins, o)
-    _complete(tree, origins, info)
+    for key in sorted(picks, key=lambda k: k.count(".")):  # a mapping before what lies below it
+        if key not in taken and _switch(tree, origins, picks[key], info.plugin, picks, taken):
+            taken.add(key)
+    for o in parsed:
+        if not (o.key in taken and o.kind == "set" and isinstance(o.value, str)):
+            _apply(tree, origins, o)
+    complete(tree, origins, info)
     return OmegaConf.create(tree), origins
 
 
@@ -75,18 +74,25 @@ def config_hash(config: DictConfig | Mapping[str, Any]) -> str:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"unreadable config: {error}", where=label(path), hint="make it a readable UTF-8 file"
+        ) from None
     try:
         content = OmegaConf.to_container(OmegaConf.create(text)) if text.strip() else {}
         lines = key_lines(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"broken YAML: {getattr(error, 'problem', error)}", where=f"{label(path)}{line}") from None
+        text = f"broken YAML: {getattr(error, 'problem', None) or error}"
+        raise ConfigError(text, where=f"{label(path)}{line}", hint="correct that line of the file") from None
     except OmegaConfBaseException as error:
-        raise ConfigError(f"unreadable config: {str(error).splitlines()[0]}", where=label(path)) from None
+        text = f"unreadable config: {str(error).splitlines()[0]}"
+        raise ConfigError(text, where=label(path), hint="correct the file; quote what is meant as text") from None
     if not isinstance(content, dict):
-        raise ConfigError("a config file must be a mapping", where=label(path))
+        raise ConfigError("a config file must be a mapping", where=label(path), hint="write lines of `key: value`")
     return {str(k): v for k, v in content.items()}, lines
 
 
@@ -96,36 +102,45 @@ def _load(
     tree: dict[str, Any],
     origins: Origins,
     plugin: str,
-    groups: Mapping[str, Override],
+    picks: Mapping[str, Override],
+    taken: set[str],
     trail: tuple[str, ...],
 ) -> None:
-    """Merge `path` and its defaults, depth first, into `tree` below the dotted `package`."""
+    """Merge `path` and its defaults, depth first, into `tree` below the dotted `package`.
+
+    A choice of the command line, in `picks`, replaces that of the file; its key is then added to `taken`.
+    """
     name = label(path)
     if name in trail:
-        raise ConfigError(f"defaults go in a circle: {' -> '.join([*trail, name])}", where=name)
+        raise ConfigError(f"defaults go in a circle: {' -> '.join([*trail, name])}", where=name, hint="take one out")
     content, lines = _read(path)
     defaults = content.pop("defaults", [])
     if not isinstance(defaults, list):
-        raise ConfigError("defaults must be a list", where=f"{name}:{lines.get('defaults', 1)}")
+        where = f"{name}:{lines.get('defaults', 1)}"
+        raise ConfigError("defaults must be a list", where=where, hint="write `defaults: [group: choice, _self_]`")
     if "_self_" not in defaults:
         defaults = [*defaults, "_self_"]
     for entry in defaults:
         if entry == "_self_":
             _merge(tree, package, content, name, lines, origins)
             continue
-        group, choice, target, optional = _default(entry, f"{name}:{lines.get('defaults', 1)}")
+        where = f"{name}:{lines.get('defaults', 1)}"
+        group, choice, target, optional = _default(entry, where)
         key = target if not package else f"{package}.{target}" if target else package
-        picked = groups.get(key) if group else None
-        chosen = str(picked.value) if picked else choice
-        file = _sibling(path, choice) if not group else find_choice(group, chosen, plugin=plugin)
+        picked = picks.get(key) if group else None
+        file = find_choice(group, str(picked.value), plugin=plugin) if picked else None
+        if file is not None:
+            taken.add(key)
+        else:  # an override that names no choice is a component's name; `_switch` sees to it
+            file = _sibling(path, choice) if not group else find_choice(group, choice, plugin=plugin)
         if file is None:
-            if optional or picked:
-                continue  # an override that names no choice becomes `use: NAME` later
+            if optional:
+                continue
             known = list(group_choices(group)) if group else [p.stem for p in path.parent.glob("*.yaml")]
             raise UnknownName(
-                f"there is no choice {chosen!r} of {group or 'config'}", where=name, hint=nearest(chosen, known)
+                f"there is no choice {choice!r} of {group or 'config'}", where=where, hint=nearest(choice, known)
             )
-        _load(file, key, tree, origins, plugin, groups, (*trail, name))
+        _load(file, key, tree, origins, plugin, picks, taken, (*trail, name))
 
 
 def _sibling(path: Path, choice: str) -> Path | None:
@@ -138,14 +153,15 @@ def _default(entry: Any, where: str) -> tuple[str, str, str, bool]:
     if isinstance(entry, str):
         if entry.startswith("/"):
             group, _, choice = entry[1:].rpartition("/")
-            return group, choice, group, False
+            return group, choice, group.replace("/", "."), False
         return "", entry, "", False
     if isinstance(entry, Mapping) and len(entry) == 1:
         ((left, choice),) = entry.items()
         words = str(left).split()
         group, _, package = words[-1].partition("@")
         if isinstance(choice, str) and words[:-1] in ([], ["optional"]):
-            return group.lstrip("/"), choice, package or group.lstrip("/"), len(words) == 2
+            group = group.lstrip("/")
+            return group, choice, package or group.replace("/", "."), len(words) == 2
     raise ConfigError(
         f"{entry!r} is not a defaults entry", where=where, hint="write `group: choice`, `name` or `_self_`"
     )
@@ -157,6 +173,12 @@ def _merge(
     node = tree
     for part in package.split(".") if package else ():
         node = node.setdefault(part, {})
+        if not isinstance(node, dict):
+            raise ConfigError(
+                f"{package!r} lies below a value that is not a mapping: {node!r}",
+                where=name,
+                hint=f"take {part!r} or this group out of the defaults",
+            )
 
     def into(target: dict[str, Any], source: Mapping[str, Any], local: str) -> None:
         for key, value in source.items():
@@ -182,21 +204,41 @@ def _switches(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
 # -- overrides -------------------------------------------------------------------------------------------------------
 
 
-def _use(tree: dict[str, Any], origins: Origins, o: Override) -> None:
-    """`kv=NAME` without a group choice of that name: the component NAME with its default options."""
-    _set(tree, o.key, {"use": o.value}, o)
-    origins.set(o.key, o.origin)
+def _switch(
+    tree: dict[str, Any], origins: Origins, o: Override, plugin: str, picks: Mapping[str, Override], taken: set[str]
+) -> bool:
+    """Apply an override that no defaults list took, if it names a group choice or a component; False for a value."""
+    kind = kind_of(tree, o.key)
+    if kind not in ("role", "mapping"):
+        return False
+    group = o.key.replace(".", "/")
+    file = find_choice(group, o.value, plugin=plugin)
+    if file is not None:
+        _set(tree, o.key, {}, o)
+        origins.set(o.key, o.origin)
+        _load(file, o.key, tree, origins, plugin, picks, taken, ())
+    elif kind == "role":
+        _set(tree, o.key, {"use": o.value}, o)
+        origins.set(o.key, o.origin)
+    elif known := list(group_choices(group)):
+        raise UnknownName(
+            f"there is no choice {o.value!r} of {o.key}", where=o.origin, hint=nearest(str(o.value), known)
+        )
+    else:
+        return False
+    return True
 
 
 def _set(tree: dict[str, Any], key: str, value: Any, o: Override) -> None:
     *parents, last = key.split(".")
+    hint = f"set {'.'.join(parents)} to a mapping, or leave this out"
     node: Any = tree
     for part in parents:
         node = node.setdefault(part, {}) if isinstance(node, dict) else node
         if node is None:
-            raise ConfigError(f"{key!r} lies below a value that is null", where=o.origin)
+            raise ConfigError(f"{key!r} lies below a value that is null", where=o.origin, hint=hint)
     if not isinstance(node, dict):
-        raise ConfigError(f"{key!r} lies below a value that is not a mapping", where=o.origin)
+        raise ConfigError(f"{key!r} lies below a value that is not a mapping", where=o.origin, hint=hint)
     node[last] = value
 
 
@@ -213,10 +255,6 @@ def _apply(tree: dict[str, Any], origins: Origins, o: Override) -> None:
         del node[last]
         origins.forget(o.key)
         return
-    node = tree.get(o.key)
-    if isinstance(node, dict) and "use" in node and isinstance(o.value, str):
-        _use(tree, origins, o)
-        return
     _set(tree, o.key, o.value, o)
     origins.set(o.key, o.origin)
 
@@ -229,103 +267,3 @@ def _leaves(tree: Any, prefix: str = "") -> list[str]:
         else:
             out.append(f"{prefix}{key}")
     return out
-
-
-# -- schema ----------------------------------------------------------------------------------------------------------
-
-
-def _complete(tree: dict[str, Any], origins: Origins, info: RunInfo) -> None:
-    """Check every key and value and fill in all defaults."""
-    if "recipe" not in tree:
-        raise ConfigError("the config names no recipe", where=label(info.path), hint="add `recipe: plugin/name`")
-    for key, (kind, default) in CORE_KEYS.items():
-        if key not in tree:
-            tree[key] = default
-            origins.set(key, "default of tian.config.compose:CORE_KEYS")
-        if not isinstance(tree[key], kind) or isinstance(tree[key], bool):
-            raise ConfigError(
-                f"option {key!r} must be {kind.__name__}, got {tree[key]!r} ({type(tree[key]).__name__})",
-                where=origins.where(key),
-            )
-    if tree["scale"] not in SCALES:
-        raise ConfigError(
-            f"scale must be one of {', '.join(SCALES)}, got {tree['scale']!r}", where=origins.where("scale")
-        )
-    registry = get_registry()
-    entry = registry.resolve("recipe", str(tree["recipe"]))
-    cls = registry.options_class(entry)
-    rest = {k: v for k, v in tree.items() if k not in CORE_KEYS}
-    if cls is None:
-        if rest:
-            key = next(iter(rest))
-            raise ConfigError(f"recipe {entry.qualified!r} has no option {key!r}", where=origins.where(key))
-        return
-    try:
-        made = build_options(cls, rest, where=origins.where)
-    except ConfigError as error:
-        if error.message.startswith("there is no option") and not any(k in error.hint for k in ("did you mean",)):
-            error.hint += f" (core keys: {', '.join(CORE_KEYS)})"
-        raise
-    _fill(tree, dataclasses.asdict(made), "", origins, f"default of {entry.options}")
-    _components(cls, made, tree, "", origins)
-
-
-def _fill(tree: dict[str, Any], complete: Mapping[str, Any], prefix: str, origins: Origins, origin: str) -> None:
-    for key, value in complete.items():
-        if key not in tree:
-            tree[key] = value
-            origins.set(f"{prefix}{key}", origin)
-        elif isinstance(value, dict) and isinstance(tree[key], dict):
-            _fill(tree[key], value, f"{prefix}{key}.", origins, origin)
-        else:
-            tree[key] = value  # the schema's type, e.g. an int given for a float
-
-
-def _components(cls: type, made: Any, tree: dict[str, Any], prefix: str, origins: Origins) -> None:
-    """Check each `use` node against the options of the component it names."""
-    hints = typing.get_type_hints(cls)
-    for f in dataclasses.fields(cls):
-        key = f"{prefix}{f.name}"
-        role = f.metadata.get("role")
-        value = tree[f.name]
-        if role and isinstance(value, dict):
-            _component(role, value, key, origins)
-        elif role and isinstance(value, list):
-            for i, element in enumerate(value):
-                if isinstance(element, dict):
-                    _component(role, element, f"{key}.{i}", origins)
-        elif dataclasses.is_dataclass(hints[f.name]) and isinstance(value, dict):
-            _components(hints[f.name], getattr(made, f.name), value, f"{key}.", origins)
-
-
-def _component(role: str, node: dict[str, Any], key: str, origins: Origins) -> None:
-    if "use" not in node:
-        raise ConfigError(f"{key!r} names no component", where=origins.where(key), hint=f"set {key}.use=NAME")
-    registry = get_registry()
-    try:
-        entry = registry.resolve(role, str(node["use"]))
-    except UnknownName as error:
-        error.where = error.where or origins.where(f"{key}.use")
-        raise
-    cls = registry.options_class(entry)
-    given = {k: v for k, v in node.items() if k != "use"}
-    if cls is None:
-        if given:
-            first = next(iter(given))
-            raise ConfigError(
-                f"{role} {entry.qualified!r} has no option {first!r}",
-                where=origins.where(f"{key}.{first}"),
-                hint="leave it out",
-            )
-        return
-    made = build_options(cls, given, where=origins.where, prefix=f"{key}.")
-    _fill(node, dataclasses.asdict(made), f"{key}.", origins, f"default of {entry.options}")
-
-
-def options_of(config: DictConfig) -> Any:
-    """The recipe's own options of a composed config, as the dataclass it registered."""
-    registry = get_registry()
-    cls = registry.options_class(registry.resolve("recipe", str(config.recipe)))
-    plain = OmegaConf.to_container(config)
-    assert isinstance(plain, dict)  # noqa: S101 - a DictConfig is a mapping
-    return build_options(cls, {str(k): v for k, v in plain.items() if k not in CORE_KEYS}) if cls else None

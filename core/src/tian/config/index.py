@@ -28,8 +28,11 @@ def available_runs() -> list[RunInfo]:
     out = []
     for plugin, folder in get_registry().config_folders().items():
         for path in folder.glob("*.yaml"):
-            with path.open(encoding="utf-8") as file:
-                first = file.readline().strip()
+            try:
+                with path.open(encoding="utf-8", errors="replace") as file:
+                    first = file.readline().strip()
+            except OSError:  # a folder, or not ours to read: no run, and no reason to hide the others
+                continue
             summary = first.lstrip("# ") if first.startswith("#") else ""
             out.append(RunInfo(f"{plugin}/{path.stem}", plugin, path, summary))
     return sorted(out, key=lambda r: r.name)

@@ -42,8 +42,9 @@ class Origins(Mapping[str, str]):
         return len(self._of)
 
     def where(self, key: str) -> str:
-        """The origin, or an empty string."""
-        return self.get(key, "")
+        """The origin; for a mapping that was never set as a whole, that of its first key; else an empty string."""
+        below = (origin for k, origin in self._of.items() if k.startswith(f"{key}."))
+        return self._of.get(key) or next(below, "") or self.get(key, "")
 
 
 def label(path: Path) -> str:

@@ -9,12 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tian.hf.attach import attach
     from tian.hf.cache import SlotCache
+    from tian.hf.host import attach
     from tian.hf.loading import load_model, load_tokenizer
 
 _HOMES = {
-    "attach": "tian.hf.attach",
+    "attach": "tian.hf.host",
     "SlotCache": "tian.hf.cache",
     "load_model": "tian.hf.loading",
     "load_tokenizer": "tian.hf.loading",
@@ -26,6 +26,6 @@ __all__ = ["SlotCache", "attach", "load_model", "load_tokenizer"]
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         value = getattr(import_module(_HOMES[name]), name)
-        globals()[name] = value  # the submodule `attach` must not shadow the function of the same name
+        globals()[name] = value
         return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

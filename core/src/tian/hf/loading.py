@@ -121,7 +121,7 @@ def load_model(path: str | None, *, device: str = "cpu") -> Any:
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
-    from tian.hf.attach import check_supported
+    from tian.hf.host import check_supported
 
     folder = model_folder(path)
     logging.set_verbosity_error()

@@ -24,6 +24,7 @@ from tian.types import Measurement
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+TERMINATED = 143  # the exit code of SIGTERM; any other SystemExit comes from the recipe itself
 LIBRARIES = ("torch", "transformers", "lightning", "omegaconf", "pluggy", "numpy")
 
 
@@ -101,7 +102,9 @@ def _reopen(name: str, overrides: Sequence[str], resume: str | Path, root: Path,
     current = open_existing(path)
     found = current.status()["name"]
     if found != name:
-        raise ConfigError(f"{path} is a run of {found}, not of {name}", where=str(path), hint=f"tian run {found} --resume {path}")
+        raise ConfigError(
+            f"{path} is a run of {found}, not of {name}", where=str(path), hint=f"tian run {found} --resume {path}"
+        )
     current.acquire()
     return current
 
@@ -110,6 +113,8 @@ def _execute(current: Run, name: str, overrides: list[str]) -> RunResult:
     registry = get_registry()
     entry = registry.resolve("recipe", str(current.config.recipe))
     recipe = registry.target(entry)
+    if current.resumed:
+        _warn_of_changes(current)
     current.components.append(provenance(entry))
     current.set_status("running", name=name, overrides=overrides, command=command_line(name, overrides), error=None)
     list(registry.call_each("tian_run_started", run=current))
@@ -117,7 +122,10 @@ def _execute(current: Run, name: str, overrides: list[str]) -> RunResult:
     try:
         measurements = list(recipe(current.config, current))
         outcome = "finished"
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if isinstance(stop, SystemExit) and stop.code != TERMINATED:
+            error = f"the recipe called sys.exit({stop.code!r})"
+            raise
         outcome = "interrupted"
         current.info(f"interrupted; continue with: tian run {name} --resume {current.path}")
         raise
@@ -137,6 +145,18 @@ def _execute(current: Run, name: str, overrides: list[str]) -> RunResult:
 
     render(current.path)
     return RunResult(current.path, current.config, measurements)
+
+
+def _warn_of_changes(current: Run) -> None:
+    """Say which components are no longer the ones the run began with; it goes on all the same."""
+    registry = get_registry()
+    for old in (current.read_json("provenance.json") or {}).get("components", []):
+        new = provenance(registry.resolve(old["kind"], old["name"]))
+        if new["sha256"] != old["sha256"] or new["version"] != old["version"]:
+            current.info(
+                f"warning: {old['kind']} {old['name']} has changed since the run began "
+                f"({old['dist']} {old['version']} -> {new['dist']} {new['version']})"
+            )
 
 
 def _provenance(current: Run) -> dict[str, Any]:

@@ -53,17 +53,22 @@ def read_json(path: Path) -> Any:
 
 
 def append_jsonl(path: Path, row: dict[str, Any]) -> None:
-    """Append one line."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(to_json(row, indent=None))
+    """Append one line; a line that a crash tore is closed first, so that it does not take this one along."""
+    with path.open("a+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size:
+            file.seek(size - 1)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        file.write(to_json(row, indent=None).encode())
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """All complete lines; a last line torn by a crash is dropped."""
+    """All complete lines; one torn by a crash, even within a character, is dropped."""
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8").split("\n"):
+    for line in path.read_bytes().split(b"\n"):
         try:
             rows.append(json.loads(line))
         except ValueError:

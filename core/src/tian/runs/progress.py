@@ -67,5 +67,7 @@ class Progress:
         self._spoke = time.monotonic()
         took = self._spoke - self._start
         rate = (self.done - self._start_done) / took if took > 0 else 0.0
-        left = f", about {(self.total - self.done) / rate:.0f} s left" if 0 < self.done < self.total and rate > 0 else ""
+        left = (
+            f", about {(self.total - self.done) / rate:.0f} s left" if 0 < self.done < self.total and rate > 0 else ""
+        )
         print(f"{self.desc}: {self.done}/{self.total}{left}", file=sys.stderr, flush=True)  # noqa: T201

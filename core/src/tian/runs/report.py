@@ -77,7 +77,9 @@ def page(run: Run, sections: list[Section]) -> str:
     command = f'<pre class="cmd">{escape(str(status.get("command", "")))}</pre>'
     unfinished = ""
     if status.get("state") != "finished":
-        unfinished = f"<p><b>This run is {escape(str(status.get('state')))}.</b> {escape(str(status.get('error') or ''))}</p>"
+        unfinished = (
+            f"<p><b>This run is {escape(str(status.get('state')))}.</b> {escape(str(status.get('error') or ''))}</p>"
+        )
     head = sections[0] if sections else None
     text, _, plot = head.html.partition("<!--plot-->") if head else ("", "", "")
     rest = "".join(f"<h2>{escape(s.title)}</h2>{s.html}" for s in sections[1:])

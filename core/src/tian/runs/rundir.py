@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tian.errors import DataError, ResumeMismatch, RunBusy, RunError
-from tian.runs.files import append_jsonl, read_json, read_jsonl, write_json
+from tian.runs.files import append_jsonl, read_json, read_jsonl, to_json, write_atomic, write_json
 from tian.runs.progress import Progress
 
 if TYPE_CHECKING:
@@ -119,6 +119,13 @@ class Run:
         """Rows of metrics.jsonl."""
         return read_jsonl(self.path / "metrics.jsonl")
 
+    def rewind_metrics(self, step: int) -> None:
+        """Drop the rows of steps after `step`: a resumed run writes them again."""
+        rows = self.metrics_rows()
+        kept = [r for r in rows if r.get("step", 0) <= step]
+        if len(kept) < len(rows):
+            write_atomic(self.path / "metrics.jsonl", "".join(to_json(r, indent=None) for r in kept))
+
     # -- talking ---------------------------------------------------------------------------------------------------
 
     def info(self, message: str) -> None:
@@ -176,14 +183,18 @@ def create(path: Path, config: DictConfig) -> Run:
     hint = "choose another --dir, or continue that run with --resume"
     for parent in [path, *path.parents]:
         if parent.exists() and not parent.is_dir():
-            raise RunError(f"{parent} is a file; a run needs a directory there", where=str(path), hint="choose another --dir")
+            raise RunError(
+                f"{parent} is a file; a run needs a directory there", where=str(path), hint="choose another --dir"
+            )
     if path.exists() and any(path.iterdir()):
         kind = "already holds a run" if (path / "status.json").exists() else "holds files that are not a run's"
         raise RunError(f"the directory {path} {kind}; nothing was changed", where=str(path), hint=hint)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"cannot create {path}: {error.strerror}", where=str(path), hint="choose another --dir") from None
+        raise RunError(
+            f"cannot create {path}: {error.strerror}", where=str(path), hint="choose another --dir"
+        ) from None
     run = Run(path, config)
     run.acquire()
     return run
@@ -217,7 +228,9 @@ def open_existing(path: Path) -> Run:
         ) from None
     if found > FORMAT:
         raise ResumeMismatch(
-            f"the run was written in format {found}, this tian knows {FORMAT}", where=str(path), hint="upgrade tian-framework"
+            f"the run was written in format {found}, this tian knows {FORMAT}",
+            where=str(path),
+            hint="upgrade tian-framework",
         )
     if not known:
         raise DataError("the run directory names no recipe or run", where=str(path), hint="start a new run")
@@ -230,9 +243,11 @@ def last_run(root: Path, name: str) -> Path:
     Raises:
         DataError: there is none.
     """
-    found = sorted(p.parent for p in (root / name).glob("*/status.json"))
+    # By the time in the name; within one second (`-2` ... `-10`) by the file.
+    found = sorted(
+        (p.parent for p in (root / name).glob("*/status.json")),
+        key=lambda p: (p.name.partition("-")[0], (p / "status.json").stat().st_mtime_ns),
+    )
     if not found:
         raise DataError(f"no run of {name} under {root}", where=str(root), hint=f"start one: tian run {name}")
     return found[-1]
-
-

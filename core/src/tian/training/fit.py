@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
+import signal
+import threading
 import warnings
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import lightning
@@ -14,12 +17,35 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from tian.errors import NanError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tian.runs.rundir import Run
     from tian.training.loader import StepLoader
     from tian.training.module import TianModule
     from tian.training.options import TrainerOptions
+
+
+LOWER = "lower optim.lr or set trainer.clip=1.0 in a new run; the last good checkpoint is kept"
+
+
+def _finite(module: torch.nn.Module) -> bool:
+    return all(bool(torch.isfinite(p).all()) for p in module.parameters())
+
+
+@contextmanager
+def _ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C stay a KeyboardInterrupt: Lightning makes `exit(1)` of it and leaves SIGINT ignored."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        if threading.current_thread() is threading.main_thread() and handler is not None:
+            signal.signal(signal.SIGINT, handler)
 
 
 class _RunLog(Callback):
@@ -31,20 +57,23 @@ class _RunLog(Callback):
         self.bar: Any = None
 
     def on_train_start(self, trainer: Any, _module: Any) -> None:
+        self.run.rewind_metrics(trainer.global_step)  # rows past the checkpoint are about to be written again
         self.bar = self.run.progress(self.options.max_steps, "training", done=trainer.global_step)
         self.bar.__enter__()
 
     def on_train_batch_end(self, trainer: Any, module: Any, _outputs: Any, _batch: Any, _index: int) -> None:
         step = trainer.global_step
         self.bar.advance(1)
-        if step % self.options.log_every == 0 or step == self.options.max_steps:
-            loss = float(module.last_loss)
-            if not math.isfinite(loss):
-                raise NanError(
-                    f"the training loss is {loss} at step {step}",
-                    where=str(self.run.path),
-                    hint="lower optim.lr or set trainer.clip=1.0; the last good checkpoint is kept",
-                )
+        logs = step % self.options.log_every == 0 or step == self.options.max_steps
+        saves = step % self.options.checkpoint_every == 0
+        if not (logs or saves):
+            return
+        loss = float(module.last_loss)
+        if not math.isfinite(loss):
+            raise NanError(f"the training loss is {loss} at step {step}", where=str(self.run.path), hint=LOWER)
+        if saves and not _finite(module):  # the checkpoint callback comes after this one
+            raise NanError(f"a weight is not finite after step {step}", where=str(self.run.path), hint=LOWER)
+        if logs:
             lr = trainer.optimizers[0].param_groups[0]["lr"]
             self.run.log_metrics({"step": step, "loss": loss, "lr": lr})
 
@@ -71,7 +100,8 @@ def fit(module: TianModule, loader: StepLoader, options: TrainerOptions, *, run:
         seed: seeds python, numpy and torch before the first step.
 
     Raises:
-        NanError: the loss stopped being finite.
+        NanError: the loss or a weight stopped being finite; no checkpoint holds such a weight.
+        KeyboardInterrupt: Ctrl-C; resuming continues from the newest checkpoint.
         NoDevice: raised by Lightning's accelerator look-up is passed on as is.
     """
     lightning.seed_everything(seed, verbose=False)
@@ -101,9 +131,9 @@ def fit(module: TianModule, loader: StepLoader, options: TrainerOptions, *, run:
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
-        trainer.fit(module, loader, ckpt_path=latest_checkpoint(folder), weights_only=True)
+        with _ctrl_c():
+            trainer.fit(module, loader, ckpt_path=latest_checkpoint(folder), weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
-    for p in module.parameters():
-        if not torch.isfinite(p).all():
-            raise NanError("a weight is not finite after training", where=str(run.path), hint="lower optim.lr")
+    if not _finite(module):
+        raise NanError("a weight is not finite after training", where=str(run.path), hint=LOWER)

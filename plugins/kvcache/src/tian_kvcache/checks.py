@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from tian.hf.attach import attach
+from tian.hf.host import attach
 from tian.spec import KVPolicy
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from tian.errors import DataError
-from tian.hf.attach import attach
+from tian.hf.host import attach
 from tian.runs.files import write_atomic
 from tian.runs.signals import SafePoint
 

@@ -1,0 +1,105 @@
+"""Texts and the streams cut from them."""
+
+import hashlib
+
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from tian.errors import DataError, InvalidInput
+from tian.hf.corpus import MIN_CHARS, cut_streams, package_files, read_file, read_text
+from tian.hf.options import TextSource
+
+
+@settings(max_examples=200)
+@given(
+    n=st.integers(1, 300),
+    first=st.lists(st.just(-1), max_size=2),
+    streams=st.integers(1, 12),
+    tokens=st.integers(3, 80),
+)
+def test_streams_have_the_asked_length_start_with_the_first_token_and_never_overlap(n, first, streams, tokens):
+    ids = torch.arange(n)
+    cut = cut_streams(ids, first=first, streams=streams, tokens=tokens)
+    body = tokens - len(first)
+    assert cut.dtype == torch.int64
+    assert cut.shape == (max(1, min(streams, n // body)), len(first) + min(body, n))
+    assert (cut[:, : len(first)] == -1).all()
+    rest = cut[:, len(first) :]
+    assert (rest[:, 1:] - rest[:, :-1] == 1).all()  # each is one piece of the text
+    assert rest.min() >= 0
+    assert (rest[1:, 0] > rest[:-1, -1]).all()  # in order, and nothing is read twice
+    assert rest[0, 0] == 0
+
+
+@given(n=st.integers(2, 300), streams=st.integers(2, 12), tokens=st.integers(2, 40))
+def test_streams_spread_evenly_over_the_whole_text(n, streams, tokens):
+    assume(n // tokens >= 2)
+    cut = cut_streams(torch.arange(n), first=[], streams=streams, tokens=tokens)
+    assert cut[-1, -1] == n - 1
+    gaps = cut[1:, 0] - cut[:-1, 0]
+    assert gaps.max() - gaps.min() <= 1
+
+
+def test_a_text_shorter_than_a_stream_gives_one_shorter_stream():
+    assert cut_streams(torch.arange(3), first=[7], streams=4, tokens=10).tolist() == [[7, 0, 1, 2]]
+
+
+def test_a_file_of_the_user_is_read_as_it_is(tmp_path):
+    text = "Grüße, 世界\n" * 20
+    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+    read = read_text(TextSource(path=str(tmp_path / "a.txt")))
+    assert read.text == text
+    assert read.label == "a.txt"
+    assert read.sha256 == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_line_ends_are_kept(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"one\r\ntwo\n" * 20)
+    assert read_file(tmp_path / "a.txt") == "one\r\ntwo\n" * 20
+
+
+@pytest.mark.parametrize("length", [MIN_CHARS - 1, MIN_CHARS])
+def test_a_text_needs_some_characters(tmp_path, length):
+    (tmp_path / "a.txt").write_text("  " + "x" * length + "\n")
+    if length < MIN_CHARS:
+        with pytest.raises(DataError, match=f"holds {length} characters; at least {MIN_CHARS}"):
+            read_file(tmp_path / "a.txt")
+    else:
+        assert len(read_file(tmp_path / "a.txt")) == length + 3
+
+
+def test_a_package_is_read_in_the_order_of_its_paths_without_its_tests(tmp_path, monkeypatch):
+    for name, source in {
+        "b.py": "B\n",
+        "a/__init__.py": "A\n",
+        "__init__.py": "ROOT\n",
+        "tests/test_x.py": "TEST\n",
+        "a/tests/y.py": "TEST\n",
+        "data.txt": "DATA\n",
+    }.items():
+        path = tmp_path / "corpus_pkg" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert [p.relative_to(tmp_path / "corpus_pkg").as_posix() for p in package_files("corpus_pkg")] == [
+        "__init__.py",
+        "a/__init__.py",
+        "b.py",
+    ]
+    read = read_text(TextSource(packages=["corpus_pkg"]))
+    assert read.text.split() == ["ROOT", "A", "B"]
+    assert "corpus_pkg" in read.label
+
+
+@pytest.mark.parametrize("name", ["no_such_package", "not a name", "os", "../etc", ""])
+def test_what_is_no_installed_package_is_named(name):
+    with pytest.raises(DataError, match="not installed") as caught:
+        package_files(name)
+    assert repr(name) in caught.value.message
+
+
+def test_no_source_at_all_is_refused():
+    with pytest.raises(InvalidInput, match="no text to read"):
+        TextSource()
