@@ -169,6 +169,7 @@ def test_a_run_goes_from_running_to_finished(behaviour, tmp_path):
         (ZeroDivisionError("oh"), "failed", "ZeroDivisionError: oh"),
         (KeyboardInterrupt(), "interrupted", None),
         (SystemExit(143), "interrupted", None),
+        (SystemExit(0), "failed", "the recipe called sys.exit(0)"),
     ],
 )
 def test_a_run_that_ends_early_says_how_and_can_be_continued(behaviour, tmp_path, capsys, error, state, text):
