@@ -36,7 +36,7 @@ test: $(VENV)/installed-dev
 	$(PYTEST) -m "not slow and not gpu and not net"
 
 test-all: $(VENV)/installed-dev
-	@bash -o pipefail -c '$(PYTEST) -m "not gpu and not net" --durations=15 -v 2>&1 | tee $(LOG)'
+	@bash -o pipefail -c '$(PYTEST) -m "not gpu and not net" --durations=15 2>&1 | sed "s|$(CURDIR)|.|g" | tee $(LOG)'
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .

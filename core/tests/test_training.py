@@ -295,3 +295,14 @@ def test_a_batch_is_a_function_of_seed_and_step(step, seed):
     assert torch.equal(first, make(step, seed))
     assert not torch.equal(first, make(step + 1, seed))
     assert not torch.equal(first, make(step, seed + 1))
+
+
+@pytest.mark.parametrize(
+    ("override", "code", "word"),
+    [("trainer.accelerator=gpu", 4, "trainer.accelerator=cpu"), ("trainer.precision=17-odd", 5, "tian show lm/train")],
+)
+def test_a_trainer_that_cannot_be_built_is_an_input_error(options, tmp_path, capsys, override, code, word):
+    if override.endswith("gpu") and torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    assert main(["run", "lm/train", *options, override, "--dir", str(tmp_path / "run")]) == code
+    assert word in capsys.readouterr().err

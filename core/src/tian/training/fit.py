@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import lightning
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
-from tian.errors import NanError
+from tian.errors import InvalidInput, NanError, NoDevice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,6 +90,35 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
+def _trainer(options: TrainerOptions, callbacks: list[Callback]) -> lightning.Trainer:
+    try:
+        return lightning.Trainer(
+            accelerator=options.accelerator,
+            devices=options.devices,
+            precision=options.precision,
+            max_steps=options.max_steps,
+            gradient_clip_val=options.clip or None,
+            callbacks=callbacks,
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+    except MisconfigurationException as error:
+        raise NoDevice(
+            f"the accelerator {options.accelerator!r} with {options.devices} devices is not available: "
+            f"{str(error).splitlines()[0]}",
+            where="trainer.accelerator, trainer.devices",
+            hint="set trainer.accelerator=cpu trainer.devices=1",
+        ) from None
+    except ValueError as error:
+        raise InvalidInput(
+            f"the trainer refuses these options: {str(error).splitlines()[0]}",
+            where="trainer",
+            hint="see `tian show lm/train` for accelerator, devices and precision",
+        ) from None
+
+
 def fit(module: TianModule, loader: StepLoader, options: TrainerOptions, *, run: Run, seed: int) -> None:
     """Train `module` on `loader`, from the newest checkpoint of the run directory when there is one.
 
@@ -102,7 +132,7 @@ def fit(module: TianModule, loader: StepLoader, options: TrainerOptions, *, run:
     Raises:
         NanError: the loss or a weight stopped being finite; no checkpoint holds such a weight.
         KeyboardInterrupt: Ctrl-C; resuming continues from the newest checkpoint.
-        NoDevice: raised by Lightning's accelerator look-up is passed on as is.
+        NoDevice: the accelerator is not present. InvalidInput: no such accelerator or precision.
     """
     lightning.seed_everything(seed, verbose=False)
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
@@ -119,18 +149,7 @@ def fit(module: TianModule, loader: StepLoader, options: TrainerOptions, *, run:
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's hints on workers and log intervals do not apply to a StepLoader
-        trainer = lightning.Trainer(
-            accelerator=options.accelerator,
-            devices=options.devices,
-            precision=options.precision,
-            max_steps=options.max_steps,
-            gradient_clip_val=options.clip or None,
-            callbacks=[keep_two, _RunLog(run, options)],
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-        )
+        trainer = _trainer(options, [keep_two, _RunLog(run, options)])
         with _ctrl_c():
             trainer.fit(module, loader, ckpt_path=latest_checkpoint(folder), weights_only=True)
     if trainer.interrupted:
