@@ -235,3 +235,22 @@ def test_any_supported_model_folder_and_text_file_can_be_read(tmp_path, kind):
     measured = {m.by["policy"]: m.value for m in result.measurements if m.name == "perplexity"}
     assert measured.keys() >= {"streaming 4+12", "full", "window 0+16", "recompute 4+12"}
     assert all(math.isfinite(v) for v in measured.values())
+
+
+def test_an_arm_that_stops_early_is_compared_on_what_it_read(tmp_path):
+    options = ["tokens=96", "streams=2", "kv.recent=7", "compare=[full]", "full_limit=10", "checks=false", "threads=1"]
+    path = tian.run("kvcache/stream", options, folder=tmp_path / "run").path
+    main, full = json.loads((path / "stream.json").read_text())["arms"]
+    assert (full["from"], full["done"], main["from"], main["done"]) == (1, 10, 48, 95)
+    both = [reader.load_reading(path / "streams" / f"{n}.safetensors")[0].nll for n in ("full", "streaming-1-7")]
+    gap = (both[0][:, :10] - both[1][:, :10]).mean()  # the same ten tokens of both
+    assert full["ratio"] == pytest.approx(math.exp(float(gap)), rel=1e-5)
+    first = sections(open_existing(path))[0].html
+    assert "on the same tokens" in first
+    assert "past the training length" not in first  # 10 tokens are not
+
+
+def test_a_first_arm_that_stops_early_still_gives_finite_ratios(tmp_path):
+    options = ["kv=full", "full_limit=10", "compare=[{use: window, recent: 8}]", "tokens=96", "streams=2", "threads=1"]
+    result = tian.run("kvcache/stream", options, folder=tmp_path / "run")
+    assert all(math.isfinite(m.value) for m in result.measurements)

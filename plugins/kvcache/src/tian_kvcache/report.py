@@ -61,12 +61,13 @@ def words(data: dict[str, Any]) -> str:
         lines.append(
             f"A window of the same size, which drops the first token, has {window['ppl']:.1f}: {change:.2f} times as much."
         )
-    if full := _find(data, "full"):
-        relation = (
-            "worse" if full["ppl"] > 1.02 * main["ppl"] else "better" if full["ppl"] < 0.98 * main["ppl"] else "equal"
-        )
+    full = _find(data, "full")
+    if full and full["label"] != main["label"]:
+        relation = "worse" if full["ratio"] > 1.02 else "better" if full["ratio"] < 0.98 else "equal"
+        beyond = full["from"] >= data["train_length"] > 0
+        place = f"past the training length of {data['train_length']} tokens" if beyond else "on the same tokens"
         lines.append(
-            f"Keeping everything has {full['ppl']:.1f} ({relation}) past the training length of {data['train_length']} tokens, "
+            f"Keeping everything has {full['ppl']:.1f} ({relation}) {place}, "
             f"and its cache grew to {full['cache_bytes'] / 2**20:.1f} MiB, against {main['cache_bytes'] / 2**20:.2f} MiB."
         )
     if size is not None and (again := _find(data, "recompute", size)):

@@ -148,12 +148,11 @@ def _compare(arms: list[Arm], readings: list[Reading], start: int) -> tuple[list
     rows, out = [], []
     base = readings[0].nll
     for arm, reading in zip(arms, readings, strict=True):
-        late = reading.nll[:, start - 1 : reading.done]
-        if late.shape[1] == 0:
-            late = reading.nll[:, : reading.done]
+        begin = start - 1 if reading.done >= start else 0  # an arm that stopped earlier is compared on what it read
+        late = reading.nll[:, begin : reading.done]
         n = late.shape[0]
         mean, interval = mean_interval(late.mean(dim=1))
-        gap, gap_interval = mean_interval((late - base[:, start - 1 : reading.done][:, : late.shape[1]]).mean(dim=1))
+        gap, gap_interval = mean_interval((reading.nll - base)[:, shared].mean(dim=1))
         by = {"policy": arm.label}
         per_step = float(reading.seconds[: reading.done].median())  # robust on a shared machine
         bytes_ = max((b for _, b in reading.cache_bytes), default=0)
@@ -174,6 +173,7 @@ def _compare(arms: list[Arm], readings: list[Reading], start: int) -> tuple[list
                 "check": arm.zero_first,
                 "capacity": arm.capacity,
                 "done": reading.done,
+                "from": begin + 1,
                 "ppl": exp(mean),
                 "ppl_ci": _exp(interval),
                 "ratio": exp(gap),
