@@ -148,7 +148,10 @@ def _compare(arms: list[Arm], readings: list[Reading], start: int) -> tuple[list
     rows, out = [], []
     base = readings[0].nll
     for arm, reading in zip(arms, readings, strict=True):
-        begin = start - 1 if reading.done >= start else 0  # an arm that stopped earlier is compared on what it read
+        # An arm that stopped before `start` is compared on what it read, a ratio on what both read.
+        begin = start - 1 if reading.done >= start else 0
+        both = min(reading.done, readings[0].done)
+        shared = slice(start - 1 if both >= start else 0, both)
         late = reading.nll[:, begin : reading.done]
         n = late.shape[0]
         mean, interval = mean_interval(late.mean(dim=1))
