@@ -15,7 +15,7 @@ def main(args: argparse.Namespace) -> int:
     """Render report.html again and print its path."""
     from tian.runs.report import render
 
-    path = render(Path(args.dir))
+    path = render(Path(args.dirs[0]))
     if args.json:
         out_json({"report": str(path)})
     else:

@@ -24,9 +24,13 @@ COMMANDS = {
     "show": "one component, role or run: contract, options with defaults",
     "config": "the complete configuration of a run, with the origin of each value",
     "run": "run something; results, plots and report.html land in a run directory",
-    "report": "draw report.html of a run directory again",
+    "report": "draw report.html of a run directory again, or compare several runs",
+    "claims": "check the claims of the papers: each with a bar, a control that must fail, seeds and an interval",
+    "new-plugin": "write a complete plugin package, with tests that pass, to start from",
     "doctor": "check the installation and each plugin in a process of its own",
 }
+ROLES = ("model", "planner", "kv_policy", "sparsity_predictor", "reward_model", "solver", "evaluator")
+SCALES = ("tiny", "cpu", "gpu", "paper")
 EPILOG = """\
 examples:
   tian list                                  what is there to use
@@ -35,6 +39,8 @@ examples:
   tian run kvcache/stream model.path=DIR text.path=FILE kv=streaming kv.sinks=4 kv.recent=252
   tian run kvcache/stream --resume last      continue after an interruption
   tian config kvcache/stream --origin        every option and where its value comes from
+  tian claims                                do the papers' claims hold here?
+  tian new-plugin recency --role kv_policy   a plugin of your own, tested, in one second
 
 exit codes: 0 done, 1 done and the answer is no, 2 command line or config, 3 plugin, 4 missing
 dependency or unsupported, 5 input, 6 run failed, 7 run busy or not resumable, 70 bug, 130 Ctrl-C,
@@ -105,7 +111,21 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--dir", metavar="DIR", help="write the run here instead of runs/<RUN>/<time>-<hash>")
     sub.add_argument("--dry-run", action="store_true", help="compose and check only; print the config")
     sub = add("report", "tian report runs/kvcache/demo/20260101T000000Z-0123456789ab")
-    sub.add_argument("dir", metavar="DIR", help="a run directory")
+    sub.add_argument("dirs", metavar="DIR", nargs="+", help="a run directory; with several, they are compared")
+    sub.add_argument("--out", metavar="FILE", help="where the comparison goes (default: compare.html)")
+    sub = add("claims", "tian claims kvcache --scale tiny")
+    sub.add_argument("plugin", nargs="?", help="only the claims of this plugin")
+    sub.add_argument("--scale", default="tiny", choices=SCALES, help="size of the checks (default: tiny)")
+    sub.add_argument("--only", metavar="ID", action="append", default=[], help="only this claim; may be repeated")
+    sub.add_argument("--jobs", metavar="N", type=int, help="checks run at once (default: the number of cores)")
+    sub.add_argument("--list", action="store_true", help="show the claims and what is known of them; run nothing")
+    sub.add_argument("--fresh", action="store_true", help="measure again what was measured before")
+    sub.add_argument("--store", action="store_true", help="keep the results in the plugin, with hardware and date")
+    sub = add("new-plugin", "tian new-plugin recency --role kv_policy")
+    sub.add_argument("name", metavar="NAME", help="of the plugin: small letters, digits, hyphens")
+    sub.add_argument("--role", choices=ROLES, help="what it implements")
+    sub.add_argument("--from", dest="source", metavar="PLUGIN/COMPONENT", help="start from this component's source")
+    sub.add_argument("--dir", metavar="DIR", help="write here instead of ./tian-plugin-NAME")
     add("doctor", "tian doctor")
     return parser
 
@@ -136,7 +156,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options = _parse(args)
         _load_files(options.plugin_files)
-        module = importlib.import_module(f"tian.cli.cmd_{options.command}")
+        module = importlib.import_module(f"tian.cli.cmd_{options.command.replace('-', '_')}")
         code = module.main(options)
         sys.stdout.flush()
         return int(code)
