@@ -20,7 +20,7 @@ from tian.errors import DataError, PluginError, TianError
 from tian.plugins import hookspecs
 from tian.plugins.guard import SLOW_SECONDS, Guarded, describe, guard, remedy
 from tian.plugins.installed import CORE_DIST, PluginInfo, Problem, incompatible, installed
-from tian.plugins.registrar import ConfigRegistrar, Registrar
+from tian.plugins.registrar import ClaimRegistrar, ConfigRegistrar, Registrar
 from tian.version import __version__
 
 if TYPE_CHECKING:
@@ -170,6 +170,9 @@ def _load(info: PluginInfo, manager: pluggy.PluginManager, importer: Any) -> Non
     configs = ConfigRegistrar()
     if _call(info, manager, "tian_register_configs", configs):
         info.config_folder = configs.folder
+    claims = ClaimRegistrar()
+    if _call(info, manager, "tian_register_claims", claims):
+        info.claims = claims.target
 
 
 def _hook_name(error: BaseException) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
-    from tian.plugins.registrar import ConfigRegistrar, Registrar
+    from tian.plugins.registrar import ClaimRegistrar, ConfigRegistrar, Registrar
     from tian.runs.rundir import Run
     from tian.types import DoctorCheck, Section
 
@@ -75,6 +75,11 @@ def tian_register_configs(register: ConfigRegistrar) -> None:
 
 
 @hookspec
+def tian_register_claims(register: ClaimRegistrar) -> None:
+    """Register the list of claims: `register("my_package.claims:CLAIMS")`."""
+
+
+@hookspec
 def tian_run_started(run: Run) -> None:
     """Called when a run begins, before its recipe."""
 
@@ -87,6 +92,11 @@ def tian_run_finished(run: Run, outcome: str) -> None:
 @hookspec
 def tian_report_sections(run: Run) -> list[Section]:  # type: ignore[empty-body]
     """Sections of a run's report; the first section of the run's own plugin is the report's first screen."""
+
+
+@hookspec
+def tian_compare_sections(runs: list[Run]) -> list[Section]:  # type: ignore[empty-body]
+    """Sections of the comparison of several runs (`tian report A B`)."""
 
 
 @hookspec

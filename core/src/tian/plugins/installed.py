@@ -49,6 +49,7 @@ class PluginInfo:
     seconds: float = 0.0
     entries: list[Entry] = field(default_factory=list)
     config_folder: Path | None = None
+    claims: str | None = None
 
     def fail(self, state: str, message: str, *, where: str = "", hint: str = "") -> None:
         """Record an error and set the state."""

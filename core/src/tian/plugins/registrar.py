@@ -153,3 +153,22 @@ class ConfigRegistrar:
         if folder is None or not folder.is_dir():
             raise PluginError(f"the configuration folder {str(package)!r} does not exist", where=caller())
         self.folder = folder
+
+
+@dataclass
+class ClaimRegistrar:
+    """Callable given to `tian_register_claims`; keeps the name of the list, which is imported by `tian claims` only."""
+
+    target: str | None = None
+
+    def __call__(self, target: str) -> None:
+        """Name the plugin's list of claims, `"module:CLAIMS"`.
+
+        Raises:
+            PluginError: not of that form, or a second list.
+        """
+        if not isinstance(target, str) or target.count(":") != 1:
+            raise PluginError(f"the claims {target!r} are not of the form module:CLAIMS", where=caller())
+        if self.target is not None:
+            raise PluginError(f"a second list of claims, {target!r}; a plugin has one", where=caller())
+        self.target = target

@@ -182,6 +182,10 @@ class Registry:
         """Plugin name -> its folder of run configurations."""
         return {p.name: p.config_folder for p in self.plugins if p.config_folder is not None}
 
+    def claim_lists(self) -> dict[str, str]:
+        """Plugin name -> `module:CLAIMS`."""
+        return {p.name: p.claims for p in self.plugins if p.claims is not None}
+
     def call_each(self, hook: str, **arguments: Any) -> Iterator[tuple[str, Any]]:
         """Call each plugin's implementation of a hook, by plugin name; one that raises becomes a problem of its plugin.
 
