@@ -74,7 +74,7 @@ class Check:
         overrides: overrides of both, the claim's run and the control's.
         by: picks the measurement among those of the same name, e.g. `{"policy": "window 0+32"}`.
         seeds: how many seeds; their values follow from the id of the claim.
-        budget_s: seconds all runs of this check may take together; beyond it they are stopped.
+        budget_s: seconds of CPU time all runs of this check may take together; beyond it they are stopped.
         stands_in: what takes the place of the paper's model or data; printed beside the verdict.
         worlds: what it depends on besides code and config.
     """
@@ -93,7 +93,7 @@ class Check:
     def __post_init__(self) -> None:
         if not self.control:
             raise InvalidInput(f"the check of {self.metric!r} has no control", hint="give overrides that must fail it")
-        if isinstance(self.control, str) or isinstance(self.overrides, str):
+        if any(isinstance(part, str) for part in (self.control, self.overrides)):  # would be read letter by letter
             raise InvalidInput("control and overrides are tuples of overrides", hint='write control=("kv=window",)')
         if self.seeds < 1 or self.budget_s <= 0:
             raise InvalidInput(f"need seeds >= 1 and budget_s > 0, got {self.seeds} and {self.budget_s}")

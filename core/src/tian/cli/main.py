@@ -143,7 +143,9 @@ def _parse(args: Sequence[str]) -> argparse.Namespace:
 
 
 def _terminate(_number: int, _frame: object) -> NoReturn:
-    raise SystemExit(143)
+    from tian.plugins.guard import Terminated
+
+    raise Terminated(143)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

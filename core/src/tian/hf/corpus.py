@@ -110,14 +110,15 @@ def first_tokens(tokenizer: Any) -> list[int]:
     return list(tokenizer("", add_special_tokens=True)["input_ids"])
 
 
-def cut_streams(ids: torch.Tensor, *, first: list[int], streams: int, tokens: int) -> torch.Tensor:
-    """Cut a text into streams that start at even distances and do not overlap.
+def cut_streams(ids: torch.Tensor, *, first: list[int], streams: int, tokens: int, seed: int = 0) -> torch.Tensor:
+    """Cut a text into streams that do not overlap, at even distances (seed 0) or at random places.
 
     Args:
         ids: `[N]` int64, the text.
         first: ids put in front of every stream; they count as its tokens.
         streams: how many are wanted.
         tokens: length of each.
+        seed: which places; 0 spreads the streams evenly.
 
     Returns:
         `[S, T]` int64: as many whole streams as the text gives, at least one; a text shorter than one stream gives
@@ -126,6 +127,11 @@ def cut_streams(ids: torch.Tensor, *, first: list[int], streams: int, tokens: in
     body = max(1, tokens - len(first))
     count = max(1, min(streams, ids.numel() // body))
     body = min(body, ids.numel())
-    starts = [i * (ids.numel() - body) // max(1, count - 1) if count > 1 else 0 for i in range(count)]
+    free = ids.numel() - count * body  # tokens that end up in no stream
+    if seed == 0:
+        starts = [i * (ids.numel() - body) // max(1, count - 1) if count > 1 else 0 for i in range(count)]
+    else:
+        gaps = torch.randint(0, free + 1, (count,), generator=torch.Generator().manual_seed(seed)).sort().values
+        starts = [gap + i * body for i, gap in enumerate(gaps.tolist())]
     head = torch.tensor(first, dtype=torch.int64)
     return torch.stack([torch.cat([head, ids[s : s + body]]) for s in starts])

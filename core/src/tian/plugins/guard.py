@@ -32,6 +32,10 @@ HEAVY = frozenset(
 SLOW_SECONDS = 0.5
 
 
+class Terminated(SystemExit):
+    """SIGTERM, as the command line raises it. A plugin's own `sys.exit` ends at the guard, this does not."""
+
+
 @dataclass
 class Guarded:
     """Outcome of guarded code: a value, or the error and the place it came from.
@@ -85,7 +89,7 @@ def _watch() -> Iterator[dict[str, str]]:
 
 
 def guard(code: Callable[[], Any]) -> Guarded:
-    """Call `code`; Exception and SystemExit end here, KeyboardInterrupt does not.
+    """Call `code`; Exception and SystemExit end here, KeyboardInterrupt and SIGTERM do not.
 
     What the code prints goes to stderr: stdout belongs to results, which may be JSON.
     """
@@ -94,6 +98,8 @@ def guard(code: Callable[[], Any]) -> Guarded:
     with _watch() as out.heavy, contextlib.redirect_stdout(sys.stderr):
         try:
             out.value = code()
+        except Terminated:
+            raise
         except (Exception, SystemExit) as error:
             out.error = error
             out.where = place(error)

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from tian.runs.rundir import Run
     from tian.spec import KVPolicy
 
+from tian_kvcache.options import RECOMPUTE
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -64,7 +66,7 @@ def build_arms(kv: Mapping[str, Any], compare: list[Any], run: Run) -> list[Arm]
     """The configured policy first, then what it is compared with.
 
     `window` and `recompute` get the size of `kv`: the window keeps as many tokens, recomputation runs as many again.
-    Beside an unbounded policy they are left out.
+    Beside an unbounded policy they are left out. `recompute S+R` has a size of its own.
     """
     main = _policy_arm(kv, run)
     arms = [main]
@@ -72,6 +74,9 @@ def build_arms(kv: Mapping[str, Any], compare: list[Any], run: Run) -> list[Arm]
     for entry in compare:
         if isinstance(entry, Mapping):
             arms.append(_policy_arm(entry, run))
+        elif exact := RECOMPUTE.fullmatch(entry):
+            sinks, recent = int(exact[1]), int(exact[2])
+            arms.append(Arm(f"recompute {sinks}+{recent}", None, sinks, recent))
         elif entry == "full":
             arms.append(_policy_arm({"use": "kvcache/full"}, run))
         elif size is None:

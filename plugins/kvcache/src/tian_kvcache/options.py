@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from tian.errors import InvalidInput
 from tian.hf.options import ModelSource, TextSource
+
+RECOMPUTE = re.compile(r"recompute (\d+)\+([1-9]\d*)")  # recomputation of a size of its own: recompute 1+31
 
 
 def _check_recent(recent: int) -> None:
@@ -48,8 +51,10 @@ class StreamOptions:
     kv: dict[str, Any] = field(  # the policy to study: kv=NAME, its options kv.KEY
         default_factory=lambda: {"use": "streaming"}, metadata={"role": "kv_policy"}
     )
-    compare: list[Any] = field(  # set beside it: full, window, recompute (size of kv), or {use: NAME, ...} nodes
-        default_factory=list, metadata={"role": "kv_policy"}
+    compare: list[Any] = (
+        field(  # set beside it: full, window, recompute (size of kv), recompute S+R, or {use: NAME, ...} nodes
+            default_factory=list, metadata={"role": "kv_policy"}
+        )
     )
     tokens: int = 1024  # length of each stream, tokens
     streams: int = 16  # streams read side by side, taken evenly from the text
@@ -69,8 +74,10 @@ class StreamOptions:
         if self.save_every <= 0:
             raise InvalidInput(f"save_every must be > 0 seconds, got {self.save_every}")
         for entry in self.compare:
-            if isinstance(entry, str) and entry not in ("full", "window", "recompute"):
+            if not isinstance(entry, str) or entry in ("full", "window", "recompute"):
+                continue
+            if not RECOMPUTE.fullmatch(entry):
                 raise InvalidInput(
-                    f"compare holds {entry!r}; a bare name must be full, window or recompute",
+                    f"compare holds {entry!r}; a bare name must be full, window, recompute or recompute S+R",
                     hint="write another policy as {use: NAME, option: value}",
                 )

@@ -48,6 +48,12 @@ def tian_register_configs(register: Any) -> None:
 
 
 @hookimpl
+def tian_register_claims(register: Any) -> None:
+    """Register the claims of the papers."""
+    register("tian_kvcache.claims:CLAIMS")
+
+
+@hookimpl
 def tian_report_sections(run: Any) -> list[Any]:
     """Sections of a `kvcache/stream` report."""
     if run.config.recipe != "kvcache/stream":
@@ -55,3 +61,13 @@ def tian_report_sections(run: Any) -> list[Any]:
     from tian_kvcache.report import sections
 
     return sections(run)
+
+
+@hookimpl
+def tian_compare_sections(runs: list[Any]) -> list[Any]:
+    """Perplexity curves of several `kvcache/stream` runs in one plot."""
+    if any(run.config.recipe != "kvcache/stream" for run in runs):
+        return []
+    from tian_kvcache.report import compare_sections
+
+    return compare_sections(runs)

@@ -6,7 +6,8 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from tian.plots import COLOURS, new_axes, to_svg
-from tian.runs.report import table
+from tian.runs.compare import LETTERS
+from tian.runs.html import table
 from tian.types import Section
 from tian_kvcache.checks import SINK
 
@@ -33,6 +34,23 @@ def sections(run: Run) -> list[Section]:
     if data["verdict"]:
         out.append(Section(f"The first token: {data['verdict']['words']}", checks_html(data["verdict"])))
     return out
+
+
+def compare_sections(runs: list[Run]) -> list[Section]:
+    """Perplexity by position of the configured policy of each run, in one plot."""
+    found = [(letter, run.read_json("stream.json")) for letter, run in zip(LETTERS, runs, strict=False)]
+    if any(data is None for _, data in found):
+        return []
+    figure, axes = new_axes(title="Perplexity by position", x="position (tokens)", y="perplexity (log scale)")
+    for i, (letter, data) in enumerate(found):
+        main = data["arms"][0]
+        axes.plot(
+            *zip(*main["curve"], strict=True), color=COLOURS[i % len(COLOURS)], label=f"{letter}: {main['label']}"
+        )
+    axes.set_yscale("log")
+    axes.legend(fontsize=9, frameon=False)
+    alt = "; ".join(f"{letter}: {headline(data)}" for letter, data in found)
+    return [Section("Perplexity along the stream", f'<div style="max-width:640px">{to_svg(figure, alt=alt)}</div>')]
 
 
 def _find(data: dict[str, Any], kind: str, capacity: int | None = None) -> dict[str, Any] | None:

@@ -72,7 +72,11 @@ def stream(cfg: Any, run: Run) -> list[Measurement]:
     model = load_model(options.model.path, device=options.device)
     arms = build_arms(options.kv, options.compare, run)
     ids = cut_streams(
-        encode(tokenizer, text.text), first=first_tokens(tokenizer), streams=options.streams, tokens=options.tokens
+        encode(tokenizer, text.text),
+        first=first_tokens(tokenizer),
+        streams=options.streams,
+        tokens=options.tokens,
+        seed=int(cfg.seed),
     )
     if tuple(ids.shape) != (options.streams, options.tokens):
         run.info(f"the text gives {ids.shape[0]} streams of {ids.shape[1]} tokens")
@@ -89,6 +93,7 @@ def stream(cfg: Any, run: Run) -> list[Measurement]:
     readings = _read_all(model, ids, arms, options, run)
     start = late_start(arms, train_length=train_length, length=ids.shape[1])
     rows, measured = _compare(arms, readings, start)
+    measured += _behaviour(arms, readings, train_length=train_length)
     verdict = None
     if wants_checks:
         by_label = {r["label"]: r for r in rows}
@@ -189,6 +194,31 @@ def _compare(arms: list[Arm], readings: list[Reading], start: int) -> tuple[list
             }
         )
     return rows, out
+
+
+def _behaviour(arms: list[Arm], readings: list[Reading], *, train_length: int) -> list[Measurement]:
+    """How each arm's memory grows, and what its first evictions cost; the configured policy first.
+
+    - `cache growth`: bytes per token and stream, from one eighth of what was read to its end (an unbounded cache grows
+      by doubling, so a shorter stretch might show nothing).
+    - `perplexity over full attention`: from the first eviction to the end of the training length, where keeping
+      everything is still what the model was trained for; paired by stream, needs `full` among the arms.
+    """
+    out = []
+    full = next((r for a, r in zip(arms, readings, strict=True) if isinstance(a.policy, Full)), None)
+    for arm, reading in zip(arms, readings, strict=True):
+        by, streams = {"policy": arm.label}, reading.nll.shape[0]
+        if arm.policy is not None and reading.cache_bytes:
+            first = next(s for s in reading.cache_bytes if s[0] >= reading.done // 8)
+            last = reading.cache_bytes[-1]
+            growth = (last[1] - first[1]) / max(1, last[0] - first[0]) / streams
+            out.append(Measurement("cache growth", growth, "B/tok", 1, None, higher_is_better=False, by=by))
+        end = min(train_length - 1, reading.done, full.done if full else 0)
+        if full is not None and arm.capacity is not None and arm.capacity < end:
+            gap, ci = mean_interval((reading.nll - full.nll)[:, arm.capacity : end].mean(dim=1))
+            name = "perplexity over full attention"
+            out.append(Measurement(name, math.exp(gap), "1", streams, _exp(ci), higher_is_better=False, by=by))
+    return out
 
 
 def _exp(interval: tuple[float, float] | None) -> tuple[float, float] | None:

@@ -1,0 +1,102 @@
+"""Claims of StreamingLLM, arXiv 2309.17453, and their bars: the one file of this plugin that holds any.
+
+The control of each check is the same run under another cache policy. Bars change only with a decision in `docs/adr`.
+"""
+
+from __future__ import annotations
+
+from tian.claims import Check, Claim, Ge, Le, World
+
+STAND_IN = (
+    "the 1M-parameter model that ships with tian, on Python sources; "
+    "dependence on the first token, not yet an emergent attention sink"
+)
+WORLDS = (World("shipped-lm", 1, "tian:hf/assets/small-lm"), World("networkx-sources", 1, "networkx"))
+SIZE = ("streams=8", "tokens=512", "checks=false")  # four times the training length
+PAPER = "2309.17453"
+STREAMING, WINDOW, FULL = "kv=streaming", "kv=window", "kv=full"  # 1+31, 0+32, everything: conf/kv/*.yaml
+
+CLAIMS = [
+    Claim(
+        id="kvcache/bounded-memory",
+        paper=PAPER,
+        where="section 1 and figure 1",
+        promises=("SL1",),
+        says="a cache of first and recent tokens stops growing; keeping every key and value grows with the stream",
+        checks={
+            "tiny": Check(
+                config="kvcache/stream",
+                overrides=("compare=[]", *SIZE, STREAMING),
+                control=(FULL,),
+                metric="cache growth",
+                holds=Le(0.0),
+                seeds=3,
+                budget_s=120,
+                stands_in=STAND_IN,
+                worlds=WORLDS,
+            )
+        },
+    ),
+    Claim(
+        id="kvcache/dense-fails-past-training-length",
+        paper=PAPER,
+        where="figure 3, dense attention",
+        promises=("SL2",),
+        says="beyond its training length a model reads worse with everything kept than with 32 tokens run again each time",
+        checks={
+            "tiny": Check(
+                config="kvcache/stream",
+                overrides=("compare=['recompute 1+31']", *SIZE, FULL),
+                control=(STREAMING,),
+                metric="perplexity ratio",
+                by={"policy": "recompute 1+31"},
+                holds=Le(0.8),
+                seeds=4,
+                budget_s=180,
+                stands_in=STAND_IN,
+                worlds=WORLDS,
+            )
+        },
+    ),
+    Claim(
+        id="kvcache/window-fails-at-first-eviction",
+        paper=PAPER,
+        where="figure 3, window attention",
+        promises=("SL3",),
+        says="a window of recent tokens fails as soon as the first token leaves it, still within the training length",
+        checks={
+            "tiny": Check(
+                config="kvcache/stream",
+                overrides=("compare=[full]", *SIZE, WINDOW),
+                control=(STREAMING,),
+                metric="perplexity over full attention",
+                holds=Ge(1.2),
+                seeds=4,
+                budget_s=180,
+                stands_in=STAND_IN,
+                worlds=WORLDS,
+            )
+        },
+    ),
+    Claim(
+        id="kvcache/first-tokens-recover",
+        paper=PAPER,
+        where="table 1 and table 2",
+        promises=("SL5",),
+        says="with the first token kept, a cache of the same size is as good as running its tokens again every time",
+        checks={
+            "tiny": Check(
+                config="kvcache/stream",
+                overrides=("compare=['recompute 1+31']", *SIZE, STREAMING),
+                control=(WINDOW,),
+                metric="perplexity ratio",
+                by={"policy": "recompute 1+31"},
+                holds=Ge(0.95),
+                seeds=4,
+                budget_s=180,
+                stands_in=STAND_IN,
+                worlds=WORLDS,
+            )
+        },
+    ),
+]
