@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import tian
 from tian import errors
 from tian.cli.main import main
 from tian.plugins.hookspecs import ROLES, known_hooks
@@ -149,3 +150,27 @@ def test_the_authors_guide_runs_as_printed(install_plugin, tmp_path):
     for name in names:
         arguments = {"tmp_path": tmp_path} if "tmp_path" in inspect.signature(tests[name]).parameters else {}
         tests[name](**arguments)
+
+
+def test_the_claim_of_the_guide_is_well_formed_and_holds(install_plugin, tmp_path):
+    files = blocks(DOCS / "authors.md")
+    modules = {name.removeprefix("src/"): text for name, text in files.items() if name.startswith("src/")}
+    install_plugin(
+        "tian-plugin-recency",
+        modules={"tian_recency/__init__.py": "", **modules},
+        entry_points={"recency": "tian_recency.plugin"},
+    )
+    from tian.claims.engine import take
+    from tian.claims.plan import differing_groups
+    from tian.claims.stats import meets
+
+    found = {}
+    exec(compile(blocks(DOCS / "claims.md")["src/tian_recency/claims.py"], "docs/claims.md", "exec"), found)
+    (claim,) = found["CLAIMS"]
+    check = claim.checks["tiny"]
+    assert differing_groups(check) == ["kv"]
+    met = []
+    for more in ((), check.control):
+        result = tian.run(check.config, [*check.overrides, *more], folder=tmp_path / f"run{len(met)}")
+        met.append(meets(check.holds, [take(check, [m.as_dict() for m in result.measurements])]))
+    assert met == [True, False]

@@ -47,10 +47,20 @@ def compare_sections(runs: list[Run]) -> list[Section]:
         axes.plot(
             *zip(*main["curve"], strict=True), color=COLOURS[i % len(COLOURS)], label=f"{letter}: {main['label']}"
         )
-    axes.set_yscale("log")
+    _log_scale(axes)
     axes.legend(fontsize=9, frameon=False)
     alt = "; ".join(f"{letter}: {headline(data)}" for letter, data in found)
     return [Section("Perplexity along the stream", f'<div style="max-width:640px">{to_svg(figure, alt=alt)}</div>')]
+
+
+def _log_scale(axes: Any) -> None:
+    """A logarithmic y axis labelled with plain numbers."""
+    from matplotlib.ticker import LogFormatter, NullFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(LogFormatter())
+    axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.8)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _find(data: dict[str, Any], kind: str, capacity: int | None = None) -> dict[str, Any] | None:
@@ -115,12 +125,7 @@ def plot(data: dict[str, Any], run: Run) -> str:
             continue
         colour, dash = STYLES.get(row["kind"], (COLOURS[3], "-"))
         axes.plot(*zip(*row["curve"], strict=True), color=colour, linestyle=dash, label=row["label"], linewidth=1.6)
-    axes.set_yscale("log")
-    from matplotlib.ticker import LogFormatter, NullFormatter
-
-    axes.yaxis.set_major_formatter(LogFormatter())
-    axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.8)))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    _log_scale(axes)
     low, high = axes.get_ylim()
     axes.set_ylim(low / 1.15, high * (high / low) ** 0.3)  # room for the legend above and the marks below
     marks = [(size, "cache full"), (data["train_length"], "training length")]
