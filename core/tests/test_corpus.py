@@ -18,10 +18,11 @@ from tian.hf.options import TextSource
     first=st.lists(st.just(-1), max_size=2),
     streams=st.integers(1, 12),
     tokens=st.integers(3, 80),
+    seed=st.integers(0, 2**31),
 )
-def test_streams_have_the_asked_length_start_with_the_first_token_and_never_overlap(n, first, streams, tokens):
+def test_streams_have_the_asked_length_start_with_the_first_token_and_never_overlap(n, first, streams, tokens, seed):
     ids = torch.arange(n)
-    cut = cut_streams(ids, first=first, streams=streams, tokens=tokens)
+    cut = cut_streams(ids, first=first, streams=streams, tokens=tokens, seed=seed)
     body = tokens - len(first)
     assert cut.dtype == torch.int64
     assert cut.shape == (max(1, min(streams, n // body)), len(first) + min(body, n))
@@ -30,7 +31,19 @@ def test_streams_have_the_asked_length_start_with_the_first_token_and_never_over
     assert (rest[:, 1:] - rest[:, :-1] == 1).all()  # each is one piece of the text
     assert rest.min() >= 0
     assert (rest[1:, 0] > rest[:-1, -1]).all()  # in order, and nothing is read twice
-    assert rest[0, 0] == 0
+    assert rest.max() < n
+    assert torch.equal(cut, cut_streams(ids, first=first, streams=streams, tokens=tokens, seed=seed))
+    if seed == 0:
+        assert rest[0, 0] == 0
+
+
+def test_another_seed_reads_other_places():
+    ids = torch.arange(10_000)
+    starts = {tuple(cut_streams(ids, first=[], streams=4, tokens=50, seed=s)[:, 0].tolist()) for s in range(20)}
+    assert len(starts) == 20
+    firsts = torch.tensor([s[0] for s in starts])
+    assert firsts.min() < 1000  # anywhere in the text, the beginning and the end included
+    assert max(s[-1] for s in starts) > 9000
 
 
 @given(n=st.integers(2, 300), streams=st.integers(2, 12), tokens=st.integers(2, 40))

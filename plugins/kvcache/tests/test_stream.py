@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import tian
-from tian.errors import DataError
+from tian.errors import DataError, TianError
 from tian.hf.host import attach
 from tian.hf.loading import load_model
 from tian.runs.rundir import open_existing
@@ -68,6 +68,29 @@ def test_bounded_caches_do_not_grow(finished):
     rows = {r["label"]: r for r in json.loads((finished.path / "stream.json").read_text())["arms"]}
     assert rows["streaming 1+7"]["cache_growth"] == rows["window 0+8"]["cache_growth"] == 0
     assert rows["full"]["cache_growth"] > 0
+
+
+def test_what_the_claims_judge_is_measured_from_the_readings(finished):
+    """Cache growth and the cost of the first evictions, from the saved readings by hand."""
+    found = {(m.name, m.by["policy"]): m for m in finished.measurements}
+    assert found["cache growth", "streaming 1+7"].value == 0
+    full, _ = reader.load_reading(finished.path / "streams" / "full.safetensors")
+    (_, first), (_, last) = next(s for s in full.cache_bytes if s[0] >= full.done // 8), full.cache_bytes[-1]
+    assert found["cache growth", "full"].value > 0
+    assert last > first
+    window, _ = reader.load_reading(finished.path / "streams" / "window-0-8.safetensors")
+    ratio = math.exp(float((window.nll[:, 8:95] - full.nll[:, 8:95]).mean()))  # 8 tokens are kept, 96 are read
+    assert found["perplexity over full attention", "window 0+8"].value == pytest.approx(ratio, rel=1e-6)
+    assert ("perplexity over full attention", "full") not in found
+
+
+def test_recomputation_may_have_a_size_of_its_own(run_dir):
+    arms = build_arms({"use": "kvcache/window", "recent": 8}, ["recompute 2+5"], run_dir)
+    assert [(a.label, a.policy, a.sinks, a.recent) for a in arms[1:]] == [("recompute 2+5", None, 2, 5)]
+    assert [a.label for a in build_arms({"use": "kvcache/full"}, ["recompute 1+3"], run_dir)][1:] == ["recompute 1+3"]
+    for wrong in ("recompute 2", "recompute 2+0", "recompute a+b"):
+        with pytest.raises(TianError, match="bare name"):
+            tian.compose("kvcache/stream", [f"compare=['{wrong}']"])
 
 
 class Stop(Exception):

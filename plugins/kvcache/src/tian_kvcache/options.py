@@ -57,7 +57,7 @@ class StreamOptions:
         )
     )
     tokens: int = 1024  # length of each stream, tokens
-    streams: int = 16  # streams read side by side, taken evenly from the text
+    streams: int = 16  # streams read side by side; seed=0 spreads them evenly over the text, another seed at random
     full_limit: int | None = None  # tokens after which `full` stops, its cache would grow without bound; null: never
     checks: bool = True  # ask whether the model has an attention sink or merely depends on its first token
     save_every: float = 30.0  # seconds between saves of an unfinished stream
