@@ -1,4 +1,4 @@
-"""Plain attention over grouped heads, with or without the weights."""
+"""Plain attention over grouped heads; where a policy asks, with the attention each key received."""
 
 from __future__ import annotations
 
@@ -10,35 +10,98 @@ from torch.nn.functional import scaled_dot_product_attention
 if TYPE_CHECKING:
     from torch import Tensor
 
+BLOCK = 128  # query rows whose weights are held at once: memory stays O(B H BLOCK n), not O(B H m n)
+
 
 def grouped_attention(
-    query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None, scale: float, weights: bool
-) -> tuple[Tensor, Tensor | None]:
-    """softmax(query key^T * scale) value, each key/value head serving G = H / H_kv query heads.
+    query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None, bias: Tensor | None, scale: float
+) -> Tensor:
+    """softmax(query key^T * scale + bias) value, each key/value head serving G = H / H_kv query heads.
 
     Args:
         query: `[B, H, m, D]`.
         key: `[B, H_kv, n, D]`.
         value: `[B, H_kv, n, D]`.
         mask: bool, broadcastable to `[B, H, m, n]` or `[B, H_kv, m, n]`, True where a key is visible; None: all are.
+        bias: float32, broadcastable to `[B, H, m, n]`, added to the logits (ALiBi), or None.
         scale: factor of the logits.
-        weights: whether the attention weights are wanted; without them the fused kernel runs.
 
     Returns:
-        Output `[B, H, m, D]`, and the weights summed over the G query heads, `[B, H_kv, m, n]` float32, or None.
+        `[B, H, m, D]`.
     """
-    if mask is not None and mask.dim() == 4 and mask.shape[1] not in (1, query.shape[1]):
-        mask = mask.repeat_interleave(query.shape[1] // mask.shape[1], dim=1)
-    if not weights:
-        out = scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale, enable_gqa=True)
-        return out, None
+    mask = _per_head(mask, query.shape[1])
+    if bias is not None:
+        extra = bias if mask is None else bias.masked_fill(~mask, -torch.inf)
+        extra = extra.to(query.dtype)
+        return scaled_dot_product_attention(query, key, value, attn_mask=extra, scale=scale, enable_gqa=True)
+    return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale, enable_gqa=True)
+
+
+def attention_and_sums(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    mask: Tensor | None,
+    bias: Tensor | None,
+    scale: float,
+    weight: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """As `grouped_attention`, and what each key received: sum over queries i and grouped heads of weight_i p_ij.
+
+    The weights p are made `BLOCK` rows at a time and only for the rows whose weight may be non-zero.
+
+    Args:
+        query: `[B, H, m, D]`.
+        key: `[B, H_kv, n, D]`.
+        value: `[B, H_kv, n, D]`.
+        mask: as in `grouped_attention`.
+        bias: as in `grouped_attention`.
+        scale: factor of the logits.
+        weight: `[B or 1, 1, w]` float32 for the last w <= m queries; earlier ones count as zero.
+
+    Returns:
+        Output `[B, H, m, D]` and sums `[B, H_kv, n]` float32.
+    """
     B, H, m, D = query.shape
-    kv_heads = key.shape[1]
-    q = query.view(B, kv_heads, H // kv_heads, m, D)
-    logits = (q @ key[:, :, None].transpose(-1, -2)).float() * scale
-    if mask is not None:
-        grouped = mask.expand(B, H, *mask.shape[-2:]).view(B, kv_heads, H // kv_heads, *mask.shape[-2:])
-        logits = logits.masked_fill(~grouped, -torch.inf)
-    p = logits.softmax(dim=-1)
-    out = p.to(value.dtype) @ value[:, :, None]
-    return out.view(B, H, m, D), p.sum(dim=2)
+    kv_heads, n = key.shape[1], key.shape[2]
+    first = m - weight.shape[-1]
+    mask = _per_head(mask, H)
+    sums = torch.zeros(B, kv_heads, n, device=query.device)
+    out = torch.empty(B, H, m, value.shape[-1], dtype=value.dtype, device=query.device)
+    if first:
+        out[:, :, :first] = grouped_attention(
+            query[:, :, :first], key, value, mask=_rows(mask, 0, first, m), bias=_rows(bias, 0, first, m), scale=scale
+        )
+    keys, values = key[:, :, None].transpose(-1, -2), value[:, :, None]
+    for start in range(first, m, BLOCK):
+        stop = min(start + BLOCK, m)
+        q = query[:, :, start:stop].reshape(B, kv_heads, H // kv_heads, stop - start, D)
+        logits = (q @ keys).float() * scale
+        here = _rows(bias, start, stop, m)
+        if here is not None:
+            logits = logits + _grouped(here, B, H, kv_heads)
+        seen = _rows(mask, start, stop, m)
+        if seen is not None:
+            logits = logits.masked_fill(~_grouped(seen, B, H, kv_heads), -torch.inf)
+        p = logits.softmax(dim=-1)
+        out[:, :, start:stop] = (p.to(value.dtype) @ values).reshape(B, H, stop - start, -1)
+        sums += (p.sum(dim=2) * weight[..., start - first : stop - first, None]).sum(dim=2)
+    return out, sums
+
+
+def _per_head(mask: Tensor | None, heads: int) -> Tensor | None:
+    if mask is not None and mask.dim() == 4 and mask.shape[1] not in (1, heads):
+        return mask.repeat_interleave(heads // mask.shape[1], dim=1)
+    return mask
+
+
+def _rows(x: Tensor | None, start: int, stop: int, m: int) -> Tensor | None:
+    """The query rows start..stop of something broadcastable to `[.., m, n]`."""
+    return x if x is None or x.shape[-2] != m or m == 1 else x[..., start:stop, :]
+
+
+def _grouped(x: Tensor, batch: int, heads: int, kv_heads: int) -> Tensor:
+    """`[.., H or 1, r, n]` as `[B, H_kv, G, r, n]`."""
+    full = x.expand(batch, heads, *x.shape[-2:])
+    return full.reshape(batch, kv_heads, heads // kv_heads, *x.shape[-2:])

@@ -1,14 +1,16 @@
-"""`attach`: run any supported model of transformers on a SlotCache, unpatched.
+"""`attach`: run any supported model of transformers on a SlotCache.
 
-The trick: the model gets position id 0 for every token. There the rotary embedding is the identity, so queries and
-keys arrive unrotated in the registered attention function, which rotates them to positions inside the cache.
+The trick for rotary models: the model gets position id 0 for every token. There the rotary embedding is the identity,
+so queries and keys arrive unrotated in the attention function, which rotates them to positions inside the cache.
+Architectures outside the library's attention registry get another forward for the length of the context.
 Source: ours; the result equals the paper's caching of keys before rotation (arXiv 2309.17453, section 3.2).
 """
 
 from __future__ import annotations
 
 import logging
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,27 +18,28 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
 from tian.errors import InvalidInput, PluginError, UnsupportedModel
-from tian.hf.cache import SlotCache, SlotLayer
-from tian.hf.rotary import LENGTH_FREE_TYPES, RotaryTable
+from tian.hf.cache import SlotCache
+from tian.hf.families import FAMILIES, LAYER, SLOPES, Family, alibi_slopes, attention_modules, family_of
+from tian.hf.rotary import NoRotary, RotaryTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import Tensor, nn
 
+    from tian.hf.slots import SlotLayer
     from tian.spec import KVPolicy
 
 NAME = "tian_slots"
-SUPPORTED = ("gpt_neox", "llama", "mistral", "qwen2")
-SCORES = frozenset({"colsum", "last_row"})
-_LAYER = "_tian_slot_layer"  # attribute of an attention module while attached
+SUPPORTED = tuple(sorted(FAMILIES))
+SCORES = frozenset({"colsum", "last_row", "window_sum"})
 _log = logging.getLogger("tian")
 
 
 def _attention(
     module: nn.Module, query: Tensor, _key: Tensor, _value: Tensor, _mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
-    layer: SlotLayer = getattr(module, _LAYER)
+    layer: SlotLayer = getattr(module, LAYER)
     out = layer.attend(query, scale=kwargs["scaling"], window=kwargs.get("sliding_window"))
     return out.transpose(1, 2), None
 
@@ -49,30 +52,7 @@ AttentionInterface.register(NAME, _attention)
 AttentionMaskInterface.register(NAME, _no_mask)
 
 
-def check_supported(model: Any) -> None:
-    """Refuse what cannot be served exactly.
-
-    Raises:
-        UnsupportedModel: the architecture is not in `SUPPORTED`, or its rotary angles depend on the length.
-    """
-    kind = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
-    if kind not in SUPPORTED:
-        raise UnsupportedModel(
-            f"the architecture {kind!r} is not supported by the slot cache",
-            where="model",
-            hint=f"use one of: {', '.join(SUPPORTED)}",
-        )
-    parameters = getattr(model.config, "rope_parameters", None) or {}
-    rope = parameters.get("rope_type", "default")
-    if rope not in LENGTH_FREE_TYPES:
-        raise UnsupportedModel(
-            f"rotary type {rope!r} changes its angles with the length, so keys cannot move inside a cache",
-            where="model config, rope_parameters",
-            hint=f"use a model with one of: {', '.join(sorted(LENGTH_FREE_TYPES))}",
-        )
-
-
-def _check_policy(policy: KVPolicy, model: Any) -> None:
+def _check_policy(policy: KVPolicy, model: Any, family: Family) -> None:
     unknown = set(policy.needs) - SCORES
     if unknown or len(policy.needs) > 1:
         raise PluginError(
@@ -83,9 +63,20 @@ def _check_policy(policy: KVPolicy, model: Any) -> None:
         )
     n_layers = model.config.num_hidden_layers
     longest = getattr(model.config, "max_position_embeddings", None)
-    capacities = [policy.capacity(i, n_layers, None) for i in range(n_layers)]
+    try:
+        capacities = [policy.capacity(i, n_layers, None) for i in range(n_layers)]
+    except InvalidInput:  # a share of the prompt, which is not known yet
+        return
     largest = max((c for c in capacities if c is not None), default=0)
-    if longest is not None and largest + 1 > longest:
+    if family.positions == "learned":
+        if policy.positions == "in_cache" and any(c is not None for c in capacities):
+            raise UnsupportedModel(
+                f"kv policy {type(policy).__name__} keeps positions inside the cache, and {type(model).__name__} has "
+                f"learned positions (table of {longest})",
+                where="kv",
+                hint=f"set kv.positions=original (runs to {longest} tokens), or use a model with rotary or ALiBi positions",
+            )
+    elif family.positions == "rotary" and longest is not None and largest + 1 > longest:
         _log.warning(
             "the cache holds %d tokens and the query sits one further: beyond the training length %d", largest, longest
         )
@@ -95,6 +86,8 @@ def _check_policy(policy: KVPolicy, model: Any) -> None:
 def attach(model: Any, *, kv: KVPolicy) -> Iterator[SlotCache]:
     """Make `model` keep its keys and values under `kv` for the length of the context.
 
+    Prompts may be padded on the left; beams and `crop` are supported.
+
     Args:
         model: a causal LM of transformers, in eval mode; one of `SUPPORTED`.
         kv: the policy, e.g. `tian.load("kv_policy", "streaming", sinks=4, recent=252)`.
@@ -103,47 +96,101 @@ def attach(model: Any, *, kv: KVPolicy) -> Iterator[SlotCache]:
         An empty `SlotCache`. Pass it as `past_key_values`, to the model or to `generate()`.
 
     Raises:
-        UnsupportedModel: see `check_supported`.
+        UnsupportedModel: see `family_of`; or the policy moves positions, which the model's are not made for.
         InvalidInput: the model is in training mode or already attached; later, in the forward: the cache was not
-            passed, the batch is padded, or attention weights were asked for.
+            passed, the batch is padded on the right, attention weights were asked for, or learned positions ran out.
         PluginError: the policy needs a score the host does not have.
 
     Example:
         with attach(model, kv=policy) as cache:
             model.generate(ids, past_key_values=cache, max_new_tokens=100_000)
     """
-    check_supported(model)
-    _check_policy(kv, model)
+    family = family_of(model)
+    _check_policy(kv, model, family)
     base = model.base_model
-    modules = {m.layer_idx: m for m in base.modules() if hasattr(m, "layer_idx") and hasattr(m, "scaling")}
-    if any(hasattr(m, _LAYER) for m in modules.values()):
+    modules = attention_modules(model)
+    if any(hasattr(m, LAYER) for m in modules.values()):
         raise InvalidInput("the model is already attached to a cache", hint="leave the first attach() context first")
     reference = next(base.parameters())
-    rotary = RotaryTable(base.rotary_emb, dtype=reference.dtype, device=reference.device)
+    if family.positions == "rotary":
+        rotary = RotaryTable(base.rotary_emb, dtype=reference.dtype, device=reference.device)
+    else:
+        rotary = NoRotary()
     cache = SlotCache(kv, model.config.num_hidden_layers, rotary)
+    slopes = alibi_slopes(model).to(reference.device) if family.positions == "alibi" else None
 
-    def zero_positions(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         _check_call(model, cache, kwargs)
         ids = kwargs.get("inputs_embeds")
         ids = ids if ids is not None else kwargs.get("input_ids", args[0] if args else None)
         if ids is None:
             raise InvalidInput("the model was called without input_ids or inputs_embeds")
-        kwargs["position_ids"] = torch.zeros(ids.shape[:2], dtype=torch.int64, device=ids.device)
+        if cache.get_seq_length() == 0:
+            cache.set_padding(_left_padding(kwargs.get("attention_mask")))
+        if family.positions == "rotary":
+            kwargs["position_ids"] = torch.zeros(ids.shape[:2], dtype=torch.int64, device=ids.device)
+        elif family.positions == "learned":
+            kwargs["position_ids"] = _learned_positions(model, cache, ids)
+        if kwargs.get("attention_mask") is not None:
+            kwargs["attention_mask"] = None if family.attention is None else torch.ones_like(ids[..., 0:1].flatten(1))
         return args, kwargs
 
-    before = model.config._attn_implementation
-    hook = base.register_forward_pre_hook(zero_positions, with_kwargs=True)
-    try:
+    with ExitStack() as stack:
+        stack.callback(base.register_forward_pre_hook(before, with_kwargs=True).remove)
         for index, module in modules.items():
-            setattr(module, _LAYER, cache.layers[index])
-        model.set_attn_implementation(NAME)
+            setattr(module, LAYER, cache.layers[index])
+            setattr(module, SLOPES, slopes)
+            stack.callback(partial(_detach, module))
+            if family.attention is not None:
+                module.forward = partial(family.attention, module)
+        if family.attention is None:
+            stack.callback(model.set_attn_implementation, model.config._attn_implementation)
+            model.set_attn_implementation(NAME)
         yield cache
-    finally:
-        hook.remove()
-        for module in modules.values():
-            if hasattr(module, _LAYER):
-                delattr(module, _LAYER)
-        model.set_attn_implementation(before)
+
+
+def _detach(module: Any) -> None:
+    for name in (LAYER, SLOPES, "forward"):
+        module.__dict__.pop(name, None)
+
+
+def _left_padding(mask: Tensor | None) -> Tensor | None:
+    """`[B]` int64 padding tokens in front of each row, None when there are none.
+
+    Raises:
+        InvalidInput: a row is padded on the right, has a hole, or is all padding.
+    """
+    if mask is None or mask.dim() != 2 or bool(mask.all()):
+        return None
+    mask = mask.bool()
+    pads = mask.shape[1] - mask.sum(dim=1)
+    if not bool((mask == (torch.arange(mask.shape[1], device=mask.device) >= pads[:, None])).all()):
+        raise InvalidInput(
+            "a row of the batch is padded on the right or has a hole in its attention_mask",
+            where="attention_mask",
+            hint="pad on the left: tokenizer.padding_side='left'",
+        )
+    if bool((pads == mask.shape[1]).any()):
+        raise InvalidInput("a row of the batch is all padding", where="attention_mask", hint="leave empty prompts out")
+    return pads
+
+
+def _learned_positions(model: Any, cache: SlotCache, ids: Tensor) -> Tensor:
+    """Position ids `[B, m]` of the next m tokens, each row counted from its own first token.
+
+    Raises:
+        InvalidInput: beyond the table.
+    """
+    start, m = cache.get_seq_length(), ids.shape[1]
+    longest = model.config.max_position_embeddings
+    if start + m > longest:
+        raise InvalidInput(
+            f"the model has {longest} learned positions, and token {start + m} is asked for",
+            where="model",
+            hint=f"read at most {longest} tokens, or use a model with rotary or ALiBi positions",
+        )
+    where = torch.arange(start, start + m, device=ids.device).expand(ids.shape[0], m)
+    return where if cache.pads is None else (where - cache.pads[:, None]).clamp_min(0)
 
 
 def _check_call(model: Any, cache: SlotCache, kwargs: dict[str, Any]) -> None:
@@ -156,9 +203,30 @@ def _check_call(model: Any, cache: SlotCache, kwargs: dict[str, Any]) -> None:
         )
     if kwargs.get("output_attentions"):
         raise InvalidInput("attention weights are not returned by the slot cache", hint="leave output_attentions off")
-    mask = kwargs.get("attention_mask")
-    if mask is not None and cache.get_seq_length() == 0 and not bool(mask.all()):
-        raise InvalidInput(
-            "the batch is padded: some attention_mask entries are 0",
-            hint="use prompts of equal length, or one prompt at a time",
-        )
+
+
+def prefill(model: Any, ids: Tensor, cache: SlotCache, *, chunk: int) -> Tensor:
+    """Feed a long prompt piece by piece: the memory of attention is bounded by capacity + chunk.
+
+    Each piece attends to what is kept and to itself in full, then the policy evicts; so the kept tokens and the outputs
+    are those of a stream read in such pieces.
+
+    Args:
+        model: attached.
+        ids: `[B, T]` int64, without padding.
+        cache: what `attach` yielded.
+        chunk: tokens a piece, >= 1.
+
+    Returns:
+        Logits of the last token, `[B, V]`.
+
+    Raises:
+        InvalidInput: chunk below 1 or an empty prompt.
+    """
+    if chunk < 1 or ids.shape[1] < 1:
+        raise InvalidInput(f"need chunk >= 1 and at least one token, got {chunk} and {ids.shape[1]}")
+    for start in range(0, ids.shape[1], chunk):
+        piece = ids[:, start : start + chunk]
+        out = model(input_ids=piece, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    logits: Tensor = out.logits[:, -1]
+    return logits

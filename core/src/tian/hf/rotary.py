@@ -60,3 +60,14 @@ class RotaryTable:
         half = torch.cat([-head[..., r // 2 :], head[..., : r // 2]], dim=-1)
         turned = head * cos + half * sin
         return turned if r == x.shape[-1] else torch.cat([turned, x[..., r:]], dim=-1)
+
+
+class NoRotary:
+    """For models whose positions are not rotary: leaves queries and keys as they are."""
+
+    def ensure(self, n: int) -> None:
+        """Nothing to prepare."""
+
+    def rotate(self, x: Tensor, position: Tensor) -> Tensor:
+        """`x` itself."""
+        return x

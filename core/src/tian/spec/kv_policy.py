@@ -24,7 +24,10 @@ class KVPolicy(ABC):
 
     Attributes:
         needs: the score the host accumulates in float32, at most one of `colsum` (attention received, summed over
-            queries and grouped heads) and `last_row` (attention from the newest query, mean over heads).
+            queries and grouped heads), `last_row` (attention from the newest query, mean over heads) and `window_sum`
+            (attention from the last `window` queries of the last chunk of several tokens).
+        decay: with `colsum`, what the score is multiplied by at each query before the new one is added.
+        window: with `window_sum`, how many queries count.
         positions: `in_cache` (rank among the kept) or `original` (index in the stream): what rotary angles use.
         chunk_invariant: see above.
     """
@@ -33,6 +36,8 @@ class KVPolicy(ABC):
     needs: ClassVar[frozenset[str]] = frozenset()
     positions: ClassVar[Literal["original", "in_cache"]] = "in_cache"
     chunk_invariant: ClassVar[bool] = True
+    decay: float = 1.0
+    window: int = 32
 
     @abstractmethod
     def capacity(self, layer: int, n_layers: int, prompt_len: int | None) -> int | None:
@@ -70,7 +75,8 @@ class KVPolicy(ABC):
             capacity: C.
 
         Returns:
-            `[B, H_kv]` int64 slot indices.
+            `[B, H_kv]` int64 slot indices. The host looks at shape and dtype in every step, at the values only once
+            per layer and capacity, before the first step: reading them back would stall the device.
         """
         order = rank.argsort(dim=-1)
         by_rank = None if score is None else score.gather(-1, order)
