@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from tian.errors import ContractError, InvalidInput
+from tian.errors import InvalidInput
 from tian.hf.attention import grouped_attention
+from tian.spec.contract import check_kept, check_slot, check_victim
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,25 +30,6 @@ if TYPE_CHECKING:
 
 FIRST_SLOTS = 64  # what an unbounded layer starts with; it doubles when full
 _TENSORS = ("keys", "values", "rank", "tok", "score", "free")
-
-
-def check_kept(keep: Tensor, n: int, capacity: int, policy: str) -> None:
-    """Refuse what `KVPolicy.select` must not return.
-
-    Raises:
-        ContractError: not `[.., .., K]` with 1 <= K <= capacity, ascending, unique, within 0..n-1, newest kept.
-    """
-    problem = ""
-    if keep.dim() != 3 or not 1 <= keep.shape[-1] <= capacity:
-        problem = f"shape {list(keep.shape)}, expected [B, H_kv, K] with 1 <= K <= {capacity}"
-    elif bool((keep.diff(dim=-1) <= 0).any()):
-        problem = "indices that are not ascending and unique"
-    elif bool((keep[..., 0] < 0).any()) or bool((keep[..., -1] != n - 1).any()):
-        problem = f"indices outside 0..{n - 1}, or the newest token is missing"
-    if problem:
-        raise ContractError(
-            f"kv policy {policy!r} returned from select: {problem}", where=policy, hint="fix the policy's select()"
-        )
 
 
 class SlotLayer(CacheLayerMixin):
@@ -67,6 +49,7 @@ class SlotLayer(CacheLayerMixin):
         self.count = 0  # tokens kept; known to the host without asking the device
         self.seen = 0  # tokens that ever entered
         self.prompt_len = 0  # tokens of the first chunk
+        self.tried: int | None = None  # capacity at which the policy was last held to its contract
         self.pending: tuple[Tensor, Tensor] | None = None
         self.rank: Tensor
         self.tok: Tensor
@@ -93,7 +76,20 @@ class SlotLayer(CacheLayerMixin):
         self.tok = torch.full((*rows, slots), -1, dtype=torch.int64, device=device)
         self.free = torch.zeros((*rows, 1), dtype=torch.int64, device=device)
         self.score = torch.zeros((*rows, slots), device=device) if self.policy.needs else None
+        self._try_policy(rows, device)
         self.is_initialized = True
+
+    def _try_policy(self, rows: tuple[int, int], device: torch.device) -> None:
+        """Hold the policy to its contract once, before the first step: a step itself must not read values back."""
+        if self.capacity is None or self.capacity == self.tried:
+            return
+        n = self.capacity + 1
+        token = torch.arange(n, device=device).expand(*rows, n)
+        score = (n - token).float() if self.policy.needs else None  # the newest is the lightest, and must stay
+        check_kept(self.policy, self.policy.select(score, token, self.capacity), rows=rows, n=n, capacity=self.capacity)
+        rank = token.int()
+        check_victim(self.policy, self.policy.victim(score, rank, self.capacity), rank)
+        self.tried = self.capacity
 
     def update(self, key_states: Tensor, value_states: Tensor, *_args: Any, **_kwargs: Any) -> tuple[Tensor, Tensor]:
         """Take the new keys and values; they enter the slots in `attend`, which runs right after."""
@@ -148,7 +144,7 @@ class SlotLayer(CacheLayerMixin):
             `[B, H, m, D]`.
 
         Raises:
-            ContractError: the policy's `select` broke its contract.
+            ContractError: the policy broke its contract.
         """
         assert self.pending is not None  # noqa: S101 - update() ran just before
         key, value = self.pending
@@ -186,7 +182,7 @@ class SlotLayer(CacheLayerMixin):
         return out
 
     def _evict(self, capacity: int) -> None:
-        victim = self.policy.victim(self.score, self.rank, capacity)[..., None]
+        victim = check_slot(self.policy, self.policy.victim(self.score, self.rank, capacity), self.rank)[..., None]
         gone = self.rank.gather(2, victim)
         self.rank -= (self.rank > gone).int()
         self.rank.scatter_(2, victim, -1)
@@ -232,7 +228,7 @@ class SlotLayer(CacheLayerMixin):
         self.seen += m
         if self.capacity is not None and n > self.capacity:
             keep = self.policy.select(score, tok, self.capacity)
-            check_kept(keep, n, self.capacity, type(self.policy).__name__)
+            check_kept(self.policy, keep, rows=rows, n=n, capacity=self.capacity)
             key, value = _pick(key, keep), _pick(value, keep)
             tok = tok.gather(2, keep)
             score = score.gather(2, keep) if score is not None else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import importlib.util
@@ -176,6 +177,8 @@ class Registry:
                 where=f"{made.where}, {entry.dist} {entry.version}",
                 hint=remedy(made.error, dist=entry.dist, plugin=entry.plugin, module=cls.__module__),
             ) from made.error
+        with contextlib.suppress(AttributeError):  # a class with __slots__ goes by its class name
+            object.__setattr__(made.value, "_tian_entry", entry)  # read by tian.spec.contract.name_of
         return made.value
 
     def config_folders(self) -> dict[str, Path]:

@@ -27,7 +27,7 @@ class Evaluator(ABC):
 
     @abstractmethod
     def samples(self, data: Any, *, limit: int | None, seed: int) -> Iterable[Sample]:
-        """The samples, in an order that depends on the seed alone; at most `limit`."""
+        """The samples, in an order that depends on the seed alone; at most `limit`. Raises DataError."""
 
     @abstractmethod
     def measure(self, subject: Any, sample: Sample) -> Mapping[str, float]:
@@ -35,4 +35,4 @@ class Evaluator(ABC):
 
     @abstractmethod
     def aggregate(self, rows: Sequence[Mapping[str, float]]) -> list[Measurement]:
-        """Measurements with intervals over all rows."""
+        """Measurements with intervals over all rows, whatever their order; a list for no rows too."""

@@ -70,7 +70,8 @@ class KVPolicy(ABC):
             capacity: C.
 
         Returns:
-            `[B, H_kv]` int64 slot indices.
+            `[B, H_kv]` int64 slot indices. The host looks at shape and dtype in every step, at the values only once
+            per layer and capacity, before the first step: reading them back would stall the device.
         """
         order = rank.argsort(dim=-1)
         by_rank = None if score is None else score.gather(-1, order)

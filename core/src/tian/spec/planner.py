@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Budget:
-    """Limits of one `plan` call: evaluations of the objective, and seconds; whichever comes first."""
+    """Limits of one `plan` call: evaluations of the objective, and seconds; whichever comes first.
+
+    An evaluation is one trajectory for each row of the batch. The time is looked at between calls of the objective.
+    """
 
     max_evals: int
     max_seconds: float
@@ -27,7 +30,7 @@ class Plan:
     Attributes:
         actions: `[B, T, A]` float32 within the action bounds.
         states: `[B, T, S]` float32 predicted states, or None.
-        score: `[B]` float32, the objective of the plan.
+        score: `[B]` float32, the objective of the plan; -inf for a row without a finite candidate.
         status: `ok`, `budget` (best found when the budget ended) or `fallback` (no finite candidate was left).
         evals: objective evaluations used.
     """

@@ -46,7 +46,7 @@ class RewardModel(ABC):
 
     @abstractmethod
     def score(self, items: Sequence[Item]) -> Tensor:
-        """`[N, A]` float32."""
+        """`[N, A]` float32, finite; `[0, A]` for no items. Raises InvalidInput for an item of the wrong kind."""
 
     def compare(self, pairs: Sequence[tuple[Item, Item]]) -> Tensor:
         """`[N, A]` float32, probability that the first wins. Default: logistic of the score gap (Bradley-Terry)."""

@@ -55,7 +55,7 @@ class Solver(ABC):
 
     @abstractmethod
     def solve(self, inst: Instance, *, time_limit_s: float, seed: int = 0, warm_start: Any = None) -> Solution:
-        """Solve one instance within `time_limit_s` seconds."""
+        """Solve one instance within `time_limit_s` seconds. Raises InvalidInput for a cost that is not finite."""
 
     def solve_batch(self, insts: Sequence[Instance], *, time_limit_s: float, seed: int = 0) -> list[Solution]:
         """Solve several, each within the limit, in order. Default: one after the other."""

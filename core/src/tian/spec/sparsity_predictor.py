@@ -56,7 +56,12 @@ class SparsityPredictor(ABC):
 
     @abstractmethod
     def select(self, site: Site, x: Tensor, k: int) -> Tensor:
-        """`x [N, d]` -> `[N, k]` int32 unit indices, ascending, -1 padding at the end. Raises NotFitted before `fit`."""
+        """`x [N, d]` -> `[N, k]` int32 unit indices, ascending, -1 padding at the end; no host sync.
+
+        Raises:
+            NotFitted: before `fit`, or for a site that was not fitted.
+            InvalidInput: k < 1.
+        """
 
     @abstractmethod
     def cost(self, site: Site, n: int) -> Cost:
