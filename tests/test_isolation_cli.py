@@ -30,6 +30,11 @@ BAD = {
 DRY = ["run", "kvcache/stream", "--dry-run", "kv=kvcache/window"]
 
 
+@pytest.fixture(autouse=True)
+def _cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def clean(capsys, tmp_path, monkeypatch, fresh_registry):
     """What the commands print while all plugins are good."""
@@ -96,13 +101,62 @@ def test_doctor_says_no_and_names_each(capsys, all_bad):
     assert good.startswith("ok")
 
 
-def test_a_plugin_that_kills_the_process_is_survived_by_doctor(capsys, clean, install_plugin, monkeypatch):
-    source = IMPORTS + "import os\nif os.environ.get('TIAN_PLUGINS') == 'dies':\n    os._exit(9)\n"
-    install_plugin("dist-dies", modules={"dies_plug.py": source}, entry_points={"dies": "dies_plug"})
+def doctor(capsys):
+    """The checks of `tian doctor`, by name; it must say no."""
     assert main(["doctor", "--json"]) == 1
-    found = {c["name"]: c for c in json.loads(capsys.readouterr().out)}
-    assert "dist-dies 1.0: the process ended with code 9" in found["plugin dies"]["detail"]
+    return {c["name"]: c for c in json.loads(capsys.readouterr().out)}
+
+
+def test_a_plugin_that_kills_the_process_on_import_is_survived_by_every_command(capsys, clean, install_plugin):
+    install_plugin(
+        "dist-dies",
+        modules={"dies_plug.py": IMPORTS + "import os\nos._exit(9)\n"},
+        entry_points={"dies": "dies_plug"},
+    )
+    assert main(["list"]) == 0
+    out, err = capsys.readouterr()
+    assert out == clean[0]
+    assert "dies" in err
+    assert main(DRY) == 0
+    assert capsys.readouterr().out == clean[1]
+    found = doctor(capsys)
+    assert (
+        "dist-dies 1.0: broken: importing dies_plug ended the process with exit code 9"
+        in found["plugin dies"]["detail"]
+    )
+    assert "dies_plug.py:3)" in found["plugin dies"]["detail"]
+    assert "TIAN_DISABLE_PLUGINS=dies" in found["plugin dies"]["hint"]
     assert found["plugin kvcache"]["ok"]
+
+
+@pytest.mark.parametrize(("body", "says"), [("os._exit(9)", "ended with code 9"), ("os._exit(0)", "with code 0")])
+def test_a_plugin_whose_hook_kills_the_process_is_survived_by_doctor(capsys, clean, install_plugin, body, says):
+    source = f"{IMPORTS}import os\n@hookimpl\ndef tian_register_solvers(register):\n    {body}\n"
+    install_plugin("dist-dies", modules={"dies_plug.py": source}, entry_points={"dies": "dies_plug"})
+    found = doctor(capsys)
+    assert says in found["plugin dies"]["detail"]
+    assert "dies_plug.py" in found["plugin dies"]["detail"]
+    assert found["plugin dies"]["hint"] == "pip uninstall dist-dies; or set TIAN_DISABLE_PLUGINS=dies"
+    assert found["plugin kvcache"]["ok"]
+
+
+def test_doctor_asks_again_about_a_plugin_once_found_broken(capsys, clean, install_plugin, tmp_path, fresh_registry):
+    source = (
+        f"{IMPORTS}import os, pathlib\nif not pathlib.Path({str(tmp_path / 'repaired')!r}).exists():\n    os._exit(9)\n"
+    )
+    install_plugin("dist-ill", modules={"ill_plug.py": source}, entry_points={"ill": "ill_plug"})
+    assert not doctor(capsys)["plugin ill"]["ok"]
+    (tmp_path / "repaired").touch()
+    assert main(["doctor"]) == 0
+
+
+def test_doctor_leaves_disabled_plugins_alone(capsys, clean, install_plugin, monkeypatch):
+    install_plugin(
+        "dist-dies", modules={"dies_plug.py": "import os\nos._exit(9)\n"}, entry_points={"dies": "dies_plug"}
+    )
+    monkeypatch.setenv("TIAN_DISABLE_PLUGINS", "dies")
+    assert main(["doctor"]) == 0
+    assert "plugin dies" in capsys.readouterr().out
 
 
 def test_doctor_is_content_with_good_plugins(capsys, clean):

@@ -94,6 +94,11 @@ def test_no_code_is_left_out_of_the_wheels(wheels):
         assert code <= set(zipfile.ZipFile(wheels[name]).namelist())
 
 
+def test_the_core_wheel_holds_templates_and_promises(wheels):
+    names = zipfile.ZipFile(wheels["tian_framework"]).namelist()
+    assert {"tian/templates/plugin/shared/pyproject.toml.tpl", "tian/claims/promises.toml"} <= set(names)
+
+
 def test_the_suite_has_no_code_of_its_own(wheels):
     names = zipfile.ZipFile(wheels["tian_suite"]).namelist()
     assert [n for n in names if ".dist-info/" not in n] == []

@@ -10,6 +10,7 @@ import torch
 
 from tian.errors import InvalidInput, NotFitted
 from tian.spec import Budget, Instance, Site, TextItem, Trace
+from tian.testing.fake_models import FakeTorchModel
 from tian.testing.fakes import (
     FakeEvaluator,
     FakeKVPolicy,
@@ -23,6 +24,21 @@ from tian.testing.fakes import (
 
 def test_model_fingerprints_differ_exactly_when_the_models_do():
     assert FakeModel(1.0).fingerprint() == FakeModel(1.0).fingerprint() != FakeModel(2.0).fingerprint()
+
+
+def test_torch_model_is_an_affine_map_and_its_other_talents_are_simple_rules():
+    model = FakeTorchModel(width=2)
+    with torch.no_grad():
+        model.module().weight.copy_(torch.tensor([2.0, -1.0]))
+        model.module().bias.fill_(0.5)
+        out = model.forward({"x": torch.tensor([[1.0, 1.0], [0.0, 3.0]]), "y": torch.tensor([1.5, -1.5])})
+    assert out["prediction"].tolist() == [1.5, -2.5]
+    assert float(out["loss"]) == 0.5
+    assert model.complete(["abc"], {}) == ["cba"]
+    ids = model.generate(torch.tensor([[3, 14]]), max_new_tokens=3, kv=None, sampling={}, seed=0).ids
+    assert ids.tolist() == [[3, 14, 15, 0, 1]]
+    codes = model.encode(torch.tensor([[[1.0], [-1.0]]]), torch.tensor([[[-1.0], [1.0]]]))
+    assert codes.tolist() == [[2, 1]]
 
 
 def test_kv_policy_keeps_the_heaviest_and_the_newest_and_ties_keep_the_newer():

@@ -21,6 +21,11 @@ def tian_register_solvers(register):
 """
 
 
+@pytest.fixture(autouse=True)
+def _cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def two(install_plugin):
     for name in ("zeta", "alpha"):
@@ -80,6 +85,9 @@ def test_two_distributions_with_one_plugin_name_are_told_apart(two):
     first, second = (p for p in get_registry().plugins if p.name == "alpha")
     assert (first.dist, first.state) == ("dist-alpha", "loaded")
     assert (second.dist, second.state) == ("dist-alpha-copy", "broken")
+    assert "another distribution, dist-alpha, already provides" in second.problems[0].message
+    assert second.problems[0].where.endswith("dist_alpha_copy-1.0.dist-info/entry_points.txt:2")
+    assert "pip uninstall dist-alpha-copy" in second.problems[0].hint
     assert get_registry().resolve("solver", "alpha/choose").dist == "dist-alpha"
 
 

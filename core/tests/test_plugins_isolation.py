@@ -16,6 +16,11 @@ def tian_register_solvers(register):
 """
 
 
+@pytest.fixture(autouse=True)
+def _cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def install(install_plugin):
     """Install a one-module plugin `name` beside a good one; returns its PluginInfo."""
@@ -65,6 +70,7 @@ def test_a_plugin_for_a_newer_tian_is_refused_before_it_is_imported(install):
     assert info.state == "incompatible"
     assert "tian_framework>=99" in info.problems[0].message
     assert "tian-framework 0.1.0" in info.problems[0].message
+    assert info.problems[0].where.endswith("dist_bad-1.0.dist-info/METADATA:5")
 
 
 def test_a_requirement_for_another_python_does_not_count(install):

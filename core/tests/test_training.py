@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import tian
 from tian.cli.main import main
 from tian.errors import DataError, NanError
+from tian.hf.loading import SHIPPED
 from tian.runs.rundir import Run
 from tian.training.loader import StepLoader
 from tian.training.module import TianModule, lr_share
@@ -145,6 +146,10 @@ def test_what_is_trained_loads_with_transformers_and_brings_its_card(trained):
     measured = {m.name: m.value for m in trained.measurements}
     assert card["held_out_perplexity"] == pytest.approx(measured["held-out perplexity"])
     assert card["recipe"]["trainer"]["max_steps"] == 6
+    shipped = json.loads((SHIPPED / "card.json").read_text())
+    assert {k: set(v) for k, v in card["recipe"].items() if isinstance(v, dict)} == {
+        k: set(v) for k, v in shipped["recipe"].items() if isinstance(v, dict)
+    }
     from tian.hf.lm_train import file_sha256
 
     assert card["weights_sha256"] == file_sha256(folder / "model.safetensors")
@@ -306,3 +311,11 @@ def test_a_trainer_that_cannot_be_built_is_an_input_error(options, tmp_path, cap
         pytest.skip("there is a GPU here")
     assert main(["run", "lm/train", *options, override, "--dir", str(tmp_path / "run")]) == code
     assert word in capsys.readouterr().err
+
+
+def test_lm_train_refuses_more_than_one_process_before_it_reads_the_text(tmp_path, capsys):
+    argv = ["run", "lm/train", "trainer.devices=2", "text.path=absent", "--dir", str(tmp_path / "run")]
+    assert main(argv) == 5
+    err = capsys.readouterr().err
+    assert "lm/train runs in one process, got trainer.devices=2" in err
+    assert "docs/training.md" in err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -12,15 +13,21 @@ from typing import TYPE_CHECKING
 
 from tian import __version__
 from tian.cli.console import columns, out, out_json
-from tian.plugins.discovery import CORE_DIST, installed
+from tian.plugins import probation
 from tian.plugins.guard import guard
+from tian.plugins.installed import CORE_DIST, Problem
 from tian.plugins.registry import get_registry
+from tian.runs.progress import Progress
 from tian.types import Check
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
-PLUGIN_SECONDS = 5.0
+    from tian.plugins.installed import PluginInfo
+
+PLUGIN_SECONDS = 15.0  # to load one, beside others; a hanging import ends sooner, in probation
+AT_ONCE = 4  # processes
 FOREIGN = ("tian", "tian-core")  # names on the public registry that belong to others
 LIBRARIES = ("torch", "lightning", "omegaconf", "pluggy")
 _PROBE = (
@@ -35,9 +42,7 @@ _PROBE = (
 
 def main(args: argparse.Namespace) -> int:
     """Print one line a check; 1 when any is not ok."""
-    checks = [*_versions(), *_foreign(), _device()]
-    for info, _ in installed():
-        checks.append(_plugin(info.name, info.dist, info.version))
+    checks = [*_versions(), *_foreign(), _device(), *_plugins()]
     broken = {c.name.split()[1] for c in checks if c.name.startswith("plugin ") and not c.ok}
     checks.extend(_from_plugins(broken))
     if args.json:
@@ -94,45 +99,65 @@ def _device() -> Check:
     )
 
 
-def _plugin(name: str, dist: str, dist_version: str) -> Check:
-    """Load one plugin in a process of its own: a crash, an exit or a hang becomes a line."""
-    title = f"plugin {name}"
-    owner = f"{dist} {dist_version}"
-    remedy = f"pip uninstall {dist}, or set TIAN_DISABLE_PLUGINS={name}"
+def _plugins() -> list[Check]:
+    """A check for each installed plugin: all imports are tried anew, then each is loaded in a process of its own."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    infos = get_registry(fast=True).plugins
+    with Progress(len(infos), "checking plugins") as progress:
+        probation.forget()
+        probation.examine([i for i in infos if i.state == "installed"])
+
+        def check(info: PluginInfo) -> Check:
+            found = _load(info) if info.state == "installed" else _check(info, info.state, info.problems)
+            progress.advance()
+            return found
+
+        with ThreadPoolExecutor(min(AT_ONCE, os.cpu_count() or 1)) as pool:
+            return list(pool.map(check, infos))
+
+
+def _load(info: PluginInfo) -> Check:
+    """Load one plugin in a process of its own: a crash, an exit or a hang of its hooks becomes a line."""
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _PROBE, name, dist],
+            [sys.executable, "-P", "-c", _PROBE, info.name, info.dist],
             capture_output=True,
             text=True,
             timeout=PLUGIN_SECONDS,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return Check(title, ok=False, detail=f"{owner}: does not load within {PLUGIN_SECONDS:.0f} s", hint=remedy)
+        return _bad(info, f"does not load within {PLUGIN_SECONDS:.0f} s")
     if done.returncode != 0:
-        return Check(
-            title,
-            ok=False,
-            detail=f"{owner}: the process ended with code {done.returncode} while loading it",
-            hint=remedy,
-        )
+        return _bad(info, f"the process ended with code {done.returncode} while loading it")
     try:
         found = json.loads(done.stdout.strip().splitlines()[-1])
     except (IndexError, ValueError):  # os._exit(0) leaves no answer and no complaint
-        return Check(title, ok=False, detail=f"{owner}: ended the process while loading, with code 0", hint=remedy)
+        return _bad(info, "ended the process while loading, with code 0")
     if not found:
-        return Check(title, ok=True, detail=f"{owner}: not loaded here")
+        return _check(info, "not loaded here", [])
     state, problems = found[0]
-    errors = [q for q in problems if q["severity"] == "error"]
+    return _check(info, state, [Problem(**q) for q in problems])
+
+
+def _bad(info: PluginInfo, what: str) -> Check:
+    """A plugin that ended its process without a word: its module is all that is known of the place."""
+    where = next(map(str, reversed(probation.module_files(info.module))), info.module)
+    return _check(info, "", [Problem("error", what, where, f"pip uninstall {info.dist}")])
+
+
+def _check(info: PluginInfo, state: str, problems: Sequence[Problem]) -> Check:
+    """The line of one plugin."""
+    title, owner = f"plugin {info.name}", f"{info.dist} {info.version}"
+    errors = [q for q in problems if q.severity == "error"]
     if errors:
-        first = errors[0]
-        return Check(
-            title,
-            ok=False,
-            detail=f"{owner}: {state}: {first['message']} ({first['where']})",
-            hint=first["hint"] or remedy,
-        )
-    warned = f"; warning: {problems[0]['message']} ({problems[0]['where']})" if problems else ""
+        detail = ": ".join(filter(None, [owner, state, f"{errors[0].message} ({errors[0].where})"]))
+        remedy = errors[0].hint
+        if "TIAN_DISABLE_PLUGINS" not in remedy and info.dist != "?":
+            remedy = "; or ".join(filter(None, [remedy, f"set TIAN_DISABLE_PLUGINS={info.name}"]))
+        return Check(title, ok=False, detail=detail, hint=remedy)
+    warned = f"; warning: {problems[0].message} ({problems[0].where}); {problems[0].hint}" if problems else ""
     return Check(title, ok=True, detail=f"{owner}: {state}{warned}")
 
 

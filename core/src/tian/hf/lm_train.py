@@ -10,13 +10,14 @@ from omegaconf import OmegaConf
 from transformers.utils.logging import disable_progress_bar
 
 from tian.config.compose import options_of
-from tian.errors import DataError
+from tian.errors import DataError, InvalidInput
 from tian.hf.corpus import Text, read_text
 from tian.hf.evaluate import held_out_loss
 from tian.hf.small_lm import build_lm, training_batch
 from tian.hf.tokenizer import train_tokenizer
 from tian.training.fit import fit
 from tian.training.loader import StepLoader
+from tian.training.loggers import check_loggers
 from tian.training.module import TianModule
 from tian.types import Measurement
 
@@ -58,9 +59,17 @@ def train(cfg: Any, run: Run) -> list[Measurement]:
 
     Raises:
         DataError: no text, or less of it than one training sample.
+        InvalidInput: more than one device. MissingDependency: a logger's package is not installed.
         NanError: the loss diverged.
     """
     options: TrainOptions = options_of(cfg)
+    check_loggers(options.trainer.loggers)
+    if options.trainer.devices > 1:  # further processes would start this command again and find the directory taken
+        raise InvalidInput(
+            f"lm/train runs in one process, got trainer.devices={options.trainer.devices}",
+            where="trainer.devices",
+            hint="set trainer.devices=1, or call tian.training.fit.fit from a script of your own (docs/training.md)",
+        )
     torch.set_num_threads(options.threads)
     text, held_out = read_text(options.text), read_text(options.held_out)
     run.info(f"text: {text.label}, {len(text.text) / 1e6:.1f} M characters")
@@ -121,8 +130,11 @@ def loss_curve(run: Run) -> list[list[float]]:
 
 def card(cfg: Any, text: Text, held_out: Text, loss: torch.Tensor, tokens: int, folder: Path) -> dict[str, Any]:
     """What must be known of a trained folder: recipe, data, hash and perplexity."""
+    recipe: Any = OmegaConf.to_container(cfg)
+    for name in ("strategy", "loggers"):  # in one process neither has a part in the weights
+        recipe["trainer"].pop(name, None)
     return {
-        "recipe": OmegaConf.to_container(cfg),
+        "recipe": recipe,
         "text": {"label": text.label, "sha256": text.sha256, "tokens": tokens},
         "held_out": {"label": held_out.label, "sha256": held_out.sha256},
         "held_out_perplexity": float(loss.mean().exp()),

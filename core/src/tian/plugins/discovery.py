@@ -20,6 +20,7 @@ from tian.errors import DataError, PluginError, TianError
 from tian.plugins import hookspecs
 from tian.plugins.guard import SLOW_SECONDS, Guarded, describe, guard, remedy
 from tian.plugins.installed import CORE_DIST, PluginInfo, Problem, incompatible, installed
+from tian.plugins.probation import examine
 from tian.plugins.registrar import ClaimRegistrar, ConfigRegistrar, Registrar
 from tian.version import __version__
 
@@ -40,7 +41,7 @@ def discover(*, fast: bool = False, extra_files: Sequence[Path] = ()) -> tuple[p
     TIAN_STRICT=1 lets the first error out.
 
     Args:
-        fast: stop at the metadata; every state is `installed` or `disabled`.
+        fast: stop at the metadata; no state is `loaded`.
         extra_files: one-off plugins (`tian -p FILE.py`); loaded whatever TIAN_PLUGINS says.
 
     Raises:
@@ -56,7 +57,8 @@ def discover(*, fast: bool = False, extra_files: Sequence[Path] = ()) -> tuple[p
     manager.add_hookspecs(hookspecs)
     only, without = _names("TIAN_PLUGINS"), _names("TIAN_DISABLE_PLUGINS") or set()
     infos: list[PluginInfo] = []
-    names: set[str] = set()
+    names: dict[str, str] = {}
+    good: list[PluginInfo] = []
     for info, requires in installed():
         infos.append(info)
         if info.state == "broken":
@@ -67,19 +69,23 @@ def discover(*, fast: bool = False, extra_files: Sequence[Path] = ()) -> tuple[p
         if info.name in names:
             info.fail(
                 "broken",
-                f"another distribution already provides a plugin called {info.name!r}",
-                hint=f"uninstall one of them, or set TIAN_DISABLE_PLUGINS={info.name}",
+                f"another distribution, {names[info.name]}, already provides a plugin called {info.name!r}",
+                where=info.line("entry_points.txt", info.module),
+                hint=f"pip uninstall {info.dist}, or {names[info.name]}: only one of them can be used",
             )
             continue
-        names.add(info.name)
+        names[info.name] = info.dist
         if (missed := incompatible(requires)) is not None:
             info.fail(
                 "incompatible",
                 f"it requires {missed}, this is {CORE_DIST} {__version__}",
+                where=info.line("METADATA", missed),
                 hint=f"pip install -U {CORE_DIST} {info.dist}",
             )
-        elif not fast:
-            _load(info, manager, lambda module=info.module: _import_module(module))
+        else:
+            good.append(info)
+    if not fast:
+        _load_installed(good, manager)
     known = [info.name for info in infos]
     infos += [_absent(name, known) for name in sorted(only or ()) if name not in known]
     for path in extra_files if not fast else ():
@@ -88,9 +94,20 @@ def discover(*, fast: bool = False, extra_files: Sequence[Path] = ()) -> tuple[p
         if info.name in names:
             info.fail("broken", f"a plugin called {info.name!r} is already loaded", hint="rename the file")
             continue
-        names.add(info.name)
+        names[info.name] = info.dist
         _load(info, manager, lambda path=path: _import_file(path))
     return manager, infos
+
+
+def _load_installed(infos: Sequence[PluginInfo], manager: pluggy.PluginManager) -> None:
+    """Load those that this process will survive."""
+    examine(infos)
+    for info in infos:
+        if info.state == "installed":
+            _load(info, manager, partial(_import_module, info.module))
+        elif os.environ.get("TIAN_STRICT") == "1":
+            problem = info.problems[-1]
+            raise PluginError(f"plugin {info.name}: {problem.message}", where=problem.where, hint=problem.hint)
 
 
 def _absent(name: str, known: Sequence[str]) -> PluginInfo:
@@ -153,7 +170,7 @@ def _load(info: PluginInfo, manager: pluggy.PluginManager, importer: Any) -> Non
     for library, where in result.heavy.items():
         _warn(info, f"importing it pulls in {library}, which slows every command", where)
     if not result.heavy and result.seconds > SLOW_SECONDS:
-        _warn(info, f"importing it takes {result.seconds:.1f} s, which slows every command", source)
+        _warn(info, f"importing it takes {result.seconds:.1f} s, which slows every command", f"{source}:1")
     _check_hook_names(info, module, source)
     registered = guard(lambda: manager.register(module, name=info.name))
     if registered.error is not None:

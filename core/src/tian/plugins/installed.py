@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tian.plugins.guard import describe
 from tian.plugins.registrar import Entry
@@ -50,11 +50,22 @@ class PluginInfo:
     entries: list[Entry] = field(default_factory=list)
     config_folder: Path | None = None
     claims: str | None = None
+    metadata: Path | None = None
 
     def fail(self, state: str, message: str, *, where: str = "", hint: str = "") -> None:
         """Record an error and set the state."""
         self.state = state
         self.problems.append(Problem("error", message, where or f"{self.dist} {self.version}", hint))
+
+    def line(self, file: str, text: str) -> str:
+        """`path:line` of the first line with `text` in a metadata file; the distribution when there is none."""
+        path = None if self.metadata is None else self.metadata / file
+        try:
+            lines = [] if path is None else path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError):
+            lines = []
+        found = next((i for i, line in enumerate(lines, 1) if text in line), None)
+        return f"{path}:{found}" if found else f"{self.dist} {self.version}"
 
 
 def installed() -> list[tuple[PluginInfo, Sequence[str]]]:
@@ -71,27 +82,34 @@ def installed() -> list[tuple[PluginInfo, Sequence[str]]]:
         if f"[{GROUP}]" not in text.replace(" ", ""):
             continue
         # The first on sys.path is the one Python imports; an editable install may be listed twice.
-        name = _dist_name(dist)
+        meta = _metadata(dist)
+        name = str((meta and meta["Name"]) or "unknown")
         if name.lower().replace("_", "-") not in seen:
             seen.add(name.lower().replace("_", "-"))
-            rest += _declared(dist, name)
+            rest += _declared(dist, meta, name)
     rest.sort(key=lambda pair: (pair[0].name, pair[0].dist))
     return [(PluginInfo(BUILTIN[0], CORE_DIST, __version__, BUILTIN[1]), ()), *rest]
 
 
-def _dist_name(dist: Distribution) -> str:
+def _metadata(dist: Distribution) -> Any:
+    """The parsed METADATA, or None; each look at `dist.metadata`, `version` or `requires` would parse it again."""
     try:
-        return str(dist.metadata["Name"] or "unknown")
+        return dist.metadata
     except Exception:
-        return "unknown"
+        return None
 
 
-def _declared(dist: Distribution, name: str) -> list[tuple[PluginInfo, Sequence[str]]]:
+def _declared(dist: Distribution, meta: Any, name: str) -> list[tuple[PluginInfo, Sequence[str]]]:
     """The plugins of one distribution; damaged metadata becomes one broken plugin named after it."""
     try:
-        requires, version = tuple(dist.requires or ()), str(dist.version)
+        lines, version = meta.get_all("Requires-Dist"), str(meta["Version"])
+        requires = tuple(map(str, lines if lines is not None else dist.requires or ()))  # an egg has them elsewhere
+        folder = getattr(dist, "_path", None)  # for messages; other kinds of distributions have none
+        metadata = folder if isinstance(folder, Path) else None
         return [
-            (PluginInfo(ep.name, name, version, ep.value), requires) for ep in dist.entry_points if ep.group == GROUP
+            (PluginInfo(ep.name, name, version, ep.value, metadata=metadata), requires)
+            for ep in dist.entry_points
+            if ep.group == GROUP
         ]
     except Exception as error:
         info = PluginInfo(name, name, "?", "")

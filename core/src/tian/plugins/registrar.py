@@ -167,7 +167,7 @@ class ClaimRegistrar:
         Raises:
             PluginError: not of that form, or a second list.
         """
-        if not isinstance(target, str) or target.count(":") != 1:
+        if str(target).count(":") != 1:
             raise PluginError(f"the claims {target!r} are not of the form module:CLAIMS", where=caller())
         if self.target is not None:
             raise PluginError(f"a second list of claims, {target!r}; a plugin has one", where=caller())

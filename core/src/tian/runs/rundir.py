@@ -102,6 +102,10 @@ class Run:
         file = self.path / "status.json"
         return dict(read_json(file)) if file.exists() else {}
 
+    def beat(self) -> None:
+        """Refresh the heartbeat in status.json."""
+        write_json(self.path / "status.json", {**self.status(), "heartbeat": now()})
+
     def write_json(self, name: str, value: Any) -> None:
         """Write `name` in the directory, atomically."""
         write_json(self.path / name, value)

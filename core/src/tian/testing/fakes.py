@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tian.errors import InvalidInput, NotFitted
+from tian.errors import DataError, InvalidInput, NotFitted
 from tian.spec import (
     Budget,
     Cost,
@@ -33,6 +33,7 @@ from tian.spec import (
     Solution,
     Solver,
     SparsityPredictor,
+    TextItem,
     Trace,
     TrajectoryItem,
 )
@@ -83,12 +84,22 @@ class FakeRewardModel(RewardModel):
 
     aspects = ("length",)
 
+    def __init__(self, unit: float = 1.0) -> None:
+        if unit <= 0:
+            raise InvalidInput(f"unit must be > 0, got {unit}")
+        self.unit = unit
+
     def score(self, items: Sequence[Item]) -> Tensor:
-        """`[N, 1]` float32."""
-        values = [
-            -float(i.actions.square().sum()) if isinstance(i, TrajectoryItem) else float(len(i.response)) for i in items
-        ]
-        return torch.tensor(values, dtype=torch.float32).reshape(-1, 1)
+        """`[N, 1]` float32, in units of `unit`."""
+        return torch.tensor([self._value(i) / self.unit for i in items], dtype=torch.float32).reshape(-1, 1)
+
+    @staticmethod
+    def _value(item: Item) -> float:
+        if isinstance(item, TrajectoryItem):
+            return -float(item.actions.square().sum())
+        if isinstance(item, TextItem):
+            return float(len(item.response))
+        raise InvalidInput(f"an item must be a TextItem or TrajectoryItem, got {type(item).__name__}")
 
     def explain(self, item: Item) -> str | None:
         """The number in words."""
@@ -96,10 +107,15 @@ class FakeRewardModel(RewardModel):
 
 
 class FakePlanner(Planner):
-    """Random shooting: the best of a few random action sequences."""
+    """Random shooting: the best of no action and a few random action sequences."""
 
     horizon = 4
     actions = 2
+
+    def __init__(self, candidates: int = 8) -> None:
+        if candidates < 0:
+            raise InvalidInput(f"candidates must be >= 0, got {candidates}")
+        self.candidates = candidates
 
     def reset(self, *, seed: int, batch: int) -> Any:
         """The state is (seed, batch, calls so far)."""
@@ -120,7 +136,7 @@ class FakePlanner(Planner):
         score = self._score(best, obs, objective)
         score = torch.where(torch.isfinite(score), score, -torch.inf)
         evals, end, status = 1, time.monotonic() + budget.max_seconds, "ok"
-        for _ in range(8):
+        for _ in range(self.candidates):
             if evals >= budget.max_evals or time.monotonic() > end:
                 status = "budget"
                 break
@@ -143,9 +159,11 @@ class FakeSparsityPredictor(SparsityPredictor):
     """Always predicts the units that were largest on average."""
 
     site_kinds: ClassVar[frozenset[str]] = frozenset({"neuron", "head"})
-    source = "mlp_in"
 
-    def __init__(self) -> None:
+    def __init__(self, source: str = "mlp_in") -> None:
+        if source not in ("mlp_in", "attn_in", "prev_mlp_in", "prev_attn_in"):
+            raise InvalidInput(f"source {source!r} is no stream of a transformer layer")
+        self.source = source
         self._mean: dict[str, Tensor] = {}
 
     @staticmethod
@@ -169,6 +187,8 @@ class FakeSparsityPredictor(SparsityPredictor):
         mean = self._mean.get(self._key(site))
         if mean is None:
             raise NotFitted(f"no fit for {site}", hint="call fit() first")
+        if k < 1:
+            raise InvalidInput(f"k must be >= 1, got {k}")
         have = min(k, mean.numel())
         units = mean.topk(have).indices.sort().values.int()
         padded = torch.cat([units, torch.full((k - have,), -1, dtype=torch.int32)])
@@ -190,14 +210,23 @@ class FakeSparsityPredictor(SparsityPredictor):
 
 
 class FakeSolver(Solver):
-    """Kind `choose-k`: pick exactly `payload` of n items at least cost, by enumeration (n <= 16)."""
+    """Kind `choose-k`: pick exactly `payload` of n items at least cost, by enumeration."""
 
     kinds: ClassVar[frozenset[str]] = frozenset({"choose-k"})
+
+    def __init__(self, largest: int = 16) -> None:
+        if largest < 1:
+            raise InvalidInput(f"largest must be >= 1, got {largest}")
+        self.largest = largest
 
     def solve(self, inst: Instance, *, time_limit_s: float, seed: int = 0, warm_start: Any = None) -> Solution:
         """Every subset is tried; more than n items cannot be chosen: infeasible."""
         if inst.kind not in self.kinds:
             raise InvalidInput(f"kind {inst.kind!r} is not solved here", hint=f"one of: {', '.join(self.kinds)}")
+        if len(inst.cost) > self.largest:
+            raise InvalidInput(f"{len(inst.cost)} items are too many to enumerate", hint=f"at most {self.largest}")
+        if not np.isfinite(inst.cost).all():
+            raise InvalidInput("a cost is NaN or infinite")
         start = time.monotonic()
         n, best, objective = len(inst.cost), None, float("nan")
         for chosen in itertools.combinations(range(n), int(inst.payload)):
@@ -216,10 +245,18 @@ class FakeSolver(Solver):
 
 @dataclass
 class FakeEvaluator(Evaluator):
-    """Share of numbers a predicate accepts."""
+    """Share of samples a predicate accepts; `z` standard errors make its interval."""
+
+    z: float = 1.96
+
+    def __post_init__(self) -> None:
+        if self.z <= 0:
+            raise InvalidInput(f"z must be > 0, got {self.z}")
 
     def samples(self, data: Any, *, limit: int | None, seed: int) -> Iterable[Sample]:
-        """The numbers, shuffled by the seed."""
+        """The entries of a sequence, shuffled by the seed, each under its index."""
+        if not isinstance(data, Sequence):
+            raise DataError(f"the data must be a sequence, got {type(data).__name__}")
         order = np.random.default_rng(seed).permutation(len(data))[:limit]
         return [Sample(str(int(i)), data[int(i)]) for i in order]
 
@@ -232,6 +269,6 @@ class FakeEvaluator(Evaluator):
         if not rows:
             return []
         x = np.array([r["accepted"] for r in rows])
-        half = 1.96 * float(x.std()) / max(1, len(x)) ** 0.5
+        half = self.z * float(x.std()) / max(1, len(x)) ** 0.5
         mean = float(x.mean())
         return [Measurement("accepted", mean, "1", len(x), (mean - half, mean + half), higher_is_better=True)]

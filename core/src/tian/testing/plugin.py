@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,13 @@ import pytest
 
 if TYPE_CHECKING:
     from tian.runs.rundir import Run
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """No test writes to the user's cache."""
+    folder = tempfile.TemporaryDirectory()
+    os.environ["XDG_CACHE_HOME"] = folder.name
+    config.add_cleanup(folder.cleanup)
 
 
 def write_distribution(

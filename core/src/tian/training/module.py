@@ -1,16 +1,29 @@
-"""TianModule: the LightningModule around anything whose forward returns a loss."""
+"""TianModule: the LightningModule around anything whose forward returns a loss, and what `fit` asks of a module."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch.distributed.device_mesh import DeviceMesh
+
     from tian.training.options import OptimOptions
+
+
+class Trainable(Protocol):
+    """What `fit` needs beyond a LightningModule."""
+
+    @property
+    def metrics(self) -> Mapping[str, Tensor | float]:
+        """Numbers of the last step; `loss` must be among them. Tensors are detached scalars on any device."""
+        ...
 
 
 def lr_share(step: int, *, steps: int, warmup: float, final: float) -> float:
@@ -33,6 +46,20 @@ def lr_share(step: int, *, steps: int, warmup: float, final: float) -> float:
     return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * phase))
 
 
+def shard(model: nn.Module, mesh: DeviceMesh) -> None:
+    """Spread the parameters of `model` over the processes of `mesh`, in place (FSDP2, for `trainer.strategy=fsdp`).
+
+    Each member of an `nn.ModuleList`, as a rule a layer, is gathered on its own when it runs; the rest is one unit.
+    """
+    from torch.distributed.fsdp import fully_shard
+
+    for part in reversed(list(model.modules())):  # inner lists before the outer ones they are in
+        if isinstance(part, nn.ModuleList):
+            for layer in part:
+                fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+
+
 class TianModule(LightningModule):
     """Wraps an `nn.Module` whose `forward(**batch)` returns a mapping (or object) with `loss`.
 
@@ -48,6 +75,16 @@ class TianModule(LightningModule):
         self.model = model
         self.optim = optim
         self.steps = steps
+
+    @property
+    def metrics(self) -> dict[str, Tensor]:
+        """`{"loss": ...}` of the last step."""
+        return {"loss": self.last_loss}
+
+    def configure_model(self) -> None:
+        """Shard the model when several processes share it; a mesh is set under `trainer.strategy=fsdp` only."""
+        if self.device_mesh is not None:
+            shard(self.model, self.device_mesh["data_parallel"])
 
     def training_step(self, batch: dict[str, Tensor], _index: int) -> Tensor:
         """Loss of one batch."""

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 from tian.errors import InvalidInput
 
+STRATEGIES = ("auto", "ddp", "fsdp")
+LOGGERS = ("csv", "tensorboard", "wandb")
+
 
 @dataclass
 class OptimOptions:
@@ -26,16 +29,33 @@ class OptimOptions:
 
 @dataclass
 class TrainerOptions:
-    """What the Lightning Trainer is built from."""
+    """What the Lightning Trainer is built from; a step is one batch, however many optimizers step in it."""
 
-    max_steps: int = 100  # optimizer steps
-    clip: float = 1.0  # gradient norm limit; 0 switches clipping off
+    max_steps: int = 100  # batches to train on
+    clip: float = 1.0  # gradient norm limit, 0: none; a module with manual optimisation clips by itself
     precision: str = "32-true"  # Lightning precision name, e.g. 32-true, bf16-mixed
     accelerator: str = "auto"  # cpu, gpu or auto
     devices: int = 1  # processes/devices
+    strategy: str = "auto"  # auto, ddp (every process holds the model) or fsdp (the processes share it)
     checkpoint_every: int = 100  # steps between checkpoints; the last two are kept
     log_every: int = 10  # steps between rows of metrics.jsonl
+    loggers: list[str] = field(default_factory=list)  # of csv, tensorboard, wandb; files go below logs/
 
     def __post_init__(self) -> None:
         if self.max_steps < 1 or self.checkpoint_every < 1 or self.log_every < 1:
             raise InvalidInput("trainer.max_steps, checkpoint_every and log_every must be >= 1")
+        if self.devices < 1:
+            raise InvalidInput(f"trainer.devices must be >= 1, got {self.devices}")
+        if self.clip < 0:
+            raise InvalidInput(f"trainer.clip must be >= 0, got {self.clip}")
+        if self.strategy not in STRATEGIES:
+            raise InvalidInput(
+                f"trainer.strategy must be one of {', '.join(STRATEGIES)}, got {self.strategy!r}",
+                hint="leave it at auto for one process",
+            )
+        unknown = [name for name in self.loggers if name not in LOGGERS]
+        if unknown or len(set(self.loggers)) < len(self.loggers):
+            raise InvalidInput(
+                f"trainer.loggers takes each of {', '.join(LOGGERS)} at most once, got {self.loggers}",
+                hint="set trainer.loggers=[csv], or leave it out: metrics.jsonl is always written",
+            )
