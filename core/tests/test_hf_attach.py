@@ -381,11 +381,10 @@ def test_half_precision_stays_close(models):
 
 
 def test_an_unsupported_architecture_is_refused_with_the_list():
-    from transformers import OPTConfig, OPTForCausalLM
+    from transformers import BloomConfig, BloomForCausalLM
 
-    small = {"hidden_size": 16, "ffn_dim": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 20}
-    model = OPTForCausalLM(OPTConfig(**small, word_embed_proj_dim=16)).eval()
-    with pytest.raises(UnsupportedModel, match="'opt' is not supported") as caught, attach(model, kv=KeepAll()):
+    model = BloomForCausalLM(BloomConfig(hidden_size=16, n_layer=1, n_head=2, vocab_size=20)).eval()
+    with pytest.raises(UnsupportedModel, match="'bloom' is not supported") as caught, attach(model, kv=KeepAll()):
         pass
     assert "llama" in caught.value.hint
 
@@ -405,14 +404,9 @@ def test_misuse_is_refused_with_a_remedy(models):
             model(input_ids=ids)
         with pytest.raises(InvalidInput, match="already attached"), attach(model, kv=KeepAll()):
             pass
-        mask = torch.tensor([[0, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]])
-        with pytest.raises(InvalidInput, match="padded"):
+        mask = torch.tensor([[1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1]])
+        with pytest.raises(InvalidInput, match="padded on the right"):
             model(input_ids=ids, attention_mask=mask, past_key_values=cache)
-        with pytest.raises(InvalidInput, match="beam search"):
-            model.generate(ids, num_beams=2, max_new_tokens=3, past_key_values=cache)
-        cache.reset()
-        with pytest.raises(InvalidInput, match="cannot be cropped"):
-            cache.crop(-1)
         model.train()
         with pytest.raises(InvalidInput, match="training mode"):
             model(input_ids=ids, past_key_values=cache)
@@ -448,7 +442,7 @@ def test_a_policy_that_breaks_its_contract_is_named(models, bad, message):
 
 def test_a_score_the_host_lacks_is_refused(models):
     class Wants(KeepAll):
-        needs: ClassVar = frozenset({"window_sum"})
+        needs: ClassVar = frozenset({"entropy"})
 
-    with pytest.raises(PluginError, match="window_sum"), attach(models("llama"), kv=Wants()):
+    with pytest.raises(PluginError, match="entropy"), attach(models("llama"), kv=Wants()):
         pass

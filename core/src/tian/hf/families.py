@@ -29,7 +29,6 @@ class Family:
     Attributes:
         positions: rotary, alibi or learned.
         attention: the forward that replaces the modules' own; None: the library's attention registry leads to us.
-        scaling: factor of the logits, where the registry does not pass it.
     """
 
     positions: Literal["rotary", "alibi", "learned"] = "rotary"
@@ -82,13 +81,12 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def family_of(model: Any) -> Family:
-    """The model's family.
+def check_name(kind: str) -> Family:
+    """The family of an architecture's name (`model_type`), before any weights are read.
 
     Raises:
-        UnsupportedModel: unknown architecture, or rotary angles that depend on the length.
+        UnsupportedModel: none.
     """
-    kind = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
     family = FAMILIES.get(kind)
     if family is None:
         raise UnsupportedModel(
@@ -96,6 +94,17 @@ def family_of(model: Any) -> Family:
             where="model",
             hint=f"use one of: {', '.join(sorted(FAMILIES))}",
         )
+    return family
+
+
+def family_of(model: Any) -> Family:
+    """The model's family.
+
+    Raises:
+        UnsupportedModel: unknown architecture, or rotary angles that depend on the length.
+    """
+    kind = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
+    family = check_name(kind)
     if kind == "falcon" and model.config.alibi:
         family = Family("alibi", _falcon)
     parameters = getattr(model.config, "rope_parameters", None) or {}
@@ -125,8 +134,10 @@ def alibi_slopes(model: Any) -> Tensor:
     if model.config.model_type == "mpt":
         from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
 
-        return -build_mpt_alibi_tensor(heads, 2)[:, 0, 0].float()  # bias of the key one before the newest
+        newest_but_one: Tensor = build_mpt_alibi_tensor(heads, 2)[:, 0, 0]
+        return -newest_but_one.float()
     from transformers.models.falcon.modeling_falcon import build_alibi_tensor
 
-    table = build_alibi_tensor(torch.ones(1, 2, dtype=torch.int64), heads, torch.float32).view(heads, 2)
-    return (table[:, 1] - table[:, 0]) * model.config.head_dim**-0.5  # the library scales its bias like the logits
+    table: Tensor = build_alibi_tensor(torch.ones(1, 2, dtype=torch.int64), heads, torch.float32).view(heads, 2)
+    scale = float(model.config.head_dim) ** -0.5  # the library scales its bias like the logits
+    return (table[:, 1] - table[:, 0]) * scale

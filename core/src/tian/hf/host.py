@@ -107,11 +107,12 @@ def attach(model: Any, *, kv: KVPolicy) -> Iterator[SlotCache]:
     """
     family = family_of(model)
     _check_policy(kv, model, family)
-    base = model.base_model
+    base = getattr(model.base_model, "decoder", model.base_model)  # OPT's head calls the decoder, not the base model
     modules = attention_modules(model)
     if any(hasattr(m, LAYER) for m in modules.values()):
         raise InvalidInput("the model is already attached to a cache", hint="leave the first attach() context first")
     reference = next(base.parameters())
+    rotary: RotaryTable | NoRotary
     if family.positions == "rotary":
         rotary = RotaryTable(base.rotary_emb, dtype=reference.dtype, device=reference.device)
     else:

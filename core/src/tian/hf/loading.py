@@ -121,13 +121,13 @@ def load_model(path: str | None, *, device: str = "cpu") -> Any:
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
-    from tian.hf.host import check_supported
+    from tian.hf.families import check_name, family_of
 
     folder = model_folder(path)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     kind = _config(folder)["model_type"]
-    check_supported(_Named(kind))
+    check_name(kind)
     try:
         target = torch.device(device)
         torch.empty(0, device=target)
@@ -154,12 +154,5 @@ def load_model(path: str | None, *, device: str = "cpu") -> Any:
             where=str(folder),
             hint="use the config.json that was saved with these weights",
         )
-    check_supported(model)
+    family_of(model)
     return model.eval().to(target)
-
-
-class _Named:
-    """Just enough of a model for `check_supported` to judge its type before the weights are read."""
-
-    def __init__(self, kind: str) -> None:
-        self.config = type("Config", (), {"model_type": kind})()
