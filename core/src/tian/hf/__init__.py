@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tian.hf.cache import SlotCache
-    from tian.hf.host import attach
+    from tian.hf.host import attach, prefill
     from tian.hf.loading import load_model, load_tokenizer
 
 _HOMES = {
     "attach": "tian.hf.host",
+    "prefill": "tian.hf.host",
     "SlotCache": "tian.hf.cache",
     "load_model": "tian.hf.loading",
     "load_tokenizer": "tian.hf.loading",
 }
 
-__all__ = ["SlotCache", "attach", "load_model", "load_tokenizer"]
+__all__ = ["SlotCache", "attach", "load_model", "load_tokenizer", "prefill"]
 
 
 def __getattr__(name: str) -> Any:

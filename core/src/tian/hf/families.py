@@ -139,5 +139,5 @@ def alibi_slopes(model: Any) -> Tensor:
     from transformers.models.falcon.modeling_falcon import build_alibi_tensor
 
     table: Tensor = build_alibi_tensor(torch.ones(1, 2, dtype=torch.int64), heads, torch.float32).view(heads, 2)
-    scale = float(model.config.head_dim) ** -0.5  # the library scales its bias like the logits
+    scale: float = float(model.config.head_dim) ** -0.5  # the library scales its bias like the logits
     return (table[:, 1] - table[:, 0]) * scale
