@@ -17,6 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from _result import save
+
+from tian.hf.cache import SlotLayer
+from tian.hf.rotary import RotaryTable
+from tian.testing.fakes import FakeKVPolicy
 from tian_kernels import (
     Rotary,
     Slots,
@@ -28,10 +32,6 @@ from tian_kernels import (
     rotate,
     rotate_by_table,
 )
-
-from tian.hf.cache import SlotLayer
-from tian.hf.rotary import RotaryTable
-from tian.testing.fakes import FakeKVPolicy
 from tian_kvcache.options import StreamingOptions
 from tian_kvcache.policies import Streaming
 

@@ -14,7 +14,12 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
-PROJECTS = {"tian_framework": "core", "tian_plugin_kvcache": "plugins/kvcache", "tian_suite": "."}
+PROJECTS = {
+    "tian_framework": "core",
+    "tian_kernels": "kernels",
+    "tian_plugin_kvcache": "plugins/kvcache",
+    "tian_suite": ".",
+}
 LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "build", "dist", "*.egg-info", "__pycache__", ".*_cache")
 MODEL = ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "card.json")
 

@@ -17,9 +17,10 @@ from pathlib import Path
 import torch
 import triton
 from kernel_cases import Case, World, tables
-from tian_kernels import colsum, decode, rotate
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
+
+from tian_kernels import colsum, decode, rotate
 
 
 class Target:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 import tian_kernels
 
 HERE = Path(__file__).parent

@@ -11,6 +11,7 @@ import sys
 from dataclasses import dataclass, replace
 
 import torch
+
 from tian_kernels import Rotary, Slots, Victim, colsum, decode, rotate
 
 

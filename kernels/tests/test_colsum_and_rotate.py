@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from kernel_cases import COLSUMS, ROTATIONS, colsum_case, rotate_case, tables
+
 from tian_kernels import colsum, prefill_colsum, rotate, rotate_by_table
 
 

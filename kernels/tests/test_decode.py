@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 from kernel_cases import SHAPES, STREAMS, Case, World, against_lists, poisoned, tables
-from tian_kernels import Rotary, Slots, Victim, decode, decode_attention
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from tian_kernels import Rotary, Slots, Victim, decode, decode_attention
 
 
 @pytest.mark.parametrize("name", STREAMS)

@@ -18,6 +18,7 @@ from kernel_cases import (
     poisoned,
     rotate_case,
 )
+
 from tian_kernels import decode_attention
 
 pytestmark = [

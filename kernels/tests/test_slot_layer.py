@@ -6,11 +6,11 @@ from typing import ClassVar
 
 import pytest
 import torch
-from tian_kernels import Rotary, Slots, Victim, decode_attention
 
 from tian.hf.cache import SlotLayer
 from tian.hf.rotary import RotaryTable
 from tian.spec import KVPolicy
+from tian_kernels import Rotary, Slots, Victim, decode_attention
 from tian_kvcache.options import StreamingOptions, WindowOptions
 from tian_kvcache.policies import Streaming, Window
 

@@ -73,11 +73,13 @@ def attention_and_sums(
         out[:, :, :first] = grouped_attention(
             query[:, :, :first], key, value, mask=_rows(mask, 0, first, m), bias=_rows(bias, 0, first, m), scale=scale
         )
-    keys, values = key[:, :, None].transpose(-1, -2), value[:, :, None]
+    G, keys = H // kv_heads, key.transpose(-1, -2)
     for start in range(first, m, BLOCK):
         stop = min(start + BLOCK, m)
-        q = query[:, :, start:stop].reshape(B, kv_heads, H // kv_heads, stop - start, D)
-        logits = (q @ keys).float() * scale
+        r = stop - start
+        # The G grouped heads become rows: broadcasting over a group dimension would copy keys and values G times.
+        q = query[:, :, start:stop].reshape(B, kv_heads, G * r, D)
+        logits = (q @ keys).view(B, kv_heads, G, r, n).float() * scale
         here = _rows(bias, start, stop, m)
         if here is not None:
             logits = logits + _grouped(here, B, H, kv_heads)
@@ -85,7 +87,7 @@ def attention_and_sums(
         if seen is not None:
             logits = logits.masked_fill(~_grouped(seen, B, H, kv_heads), -torch.inf)
         p = logits.softmax(dim=-1)
-        out[:, :, start:stop] = (p.to(value.dtype) @ values).reshape(B, H, stop - start, -1)
+        out[:, :, start:stop] = (p.to(value.dtype).view(B, kv_heads, G * r, n) @ value).view(B, H, r, -1)
         sums += (p.sum(dim=2) * weight[..., start - first : stop - first, None]).sum(dim=2)
     return out, sums
 

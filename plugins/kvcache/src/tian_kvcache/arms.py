@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -49,17 +50,52 @@ class Arm:
 
 
 def _label(name: str, options: Mapping[str, Any]) -> str:
-    short = name.rsplit("/", 1)[-1]
-    if "recent" in options:
-        sinks = options.get("sinks", 0)
-        return f"{short} {sinks}+{options['recent']}"
-    rest = " ".join(f"{k}={v}" for k, v in options.items())
-    return f"{short} {rest}".strip()
+    """`streaming 1+31`, `h2o 16+16`, `sink-h2o 1+15+16`; other options by name, those left alone (null) not at all."""
+    given = {k: v for k, v in options.items() if v is not None and (k, v) != ("layers", "uniform")}
+    words = [name.rsplit("/", 1)[-1]]
+    if "recent" in given:
+        sizes = [given.pop(k) for k in ("sinks", "heavy", "recent") if k in given]
+        words.append("+".join(map(str, sizes if len(sizes) > 1 else [0, *sizes])))
+    elif "budget" in given:
+        words.append(str(given.pop("budget")))
+    if "path" in given:
+        given["path"] = Path(str(given["path"])).name
+    return " ".join([*words, *(f"{k}={v}" for k, v in given.items())])
 
 
-def _policy_arm(node: Mapping[str, Any], run: Run) -> Arm:
+def policy_arm(node: Mapping[str, Any], run: Run) -> Arm:
+    """The arm of a `{use: NAME, option: ...}` node."""
     options = {str(k): v for k, v in node.items() if k != "use"}
     return Arm(_label(str(node["use"]), options), run.load("kv_policy", node))
+
+
+def sizes_at(policy: KVPolicy, capacity: int) -> str:
+    """What a policy makes of `capacity` tokens: `sinks+heavy+recent` or `sinks+recent`, empty when it has no parts."""
+    sinks = int(getattr(policy, "sinks", 0))
+    recent_of = getattr(policy, "recent_of", None)
+    if recent_of is not None:
+        recent = int(recent_of(capacity))
+        parts = [capacity - sinks - recent, recent]
+        return "+".join(map(str, [sinks, *parts] if sinks else parts))
+    return f"{sinks}+{capacity - sinks}" if hasattr(policy, "recent") else ""
+
+
+def arms_at(nodes: Iterable[Mapping[str, Any]], run: Run, capacity: int) -> list[Arm]:
+    """Policies compared at one total size, labelled by name; where a name comes twice, by name and sizes at that size."""
+    found: dict[str, Arm] = {}
+    seen = set()
+    for node in nodes:
+        arm = policy_arm(node, run)
+        assert arm.policy is not None  # noqa: S101 - built from a policy node
+        name, sizes = str(node["use"]).rsplit("/", 1)[-1], sizes_at(arm.policy, capacity)
+        rest = {k: v for k, v in node.items() if k not in ("use", "sinks", "heavy", "recent", "budget", "layers")}
+        key = (name, sizes, str(sorted(rest.items())))
+        if key in seen:
+            continue
+        seen.add(key)
+        label = name if name not in found else f"{name} {sizes}"
+        found[label if label not in found else arm.label] = arm
+    return [replace(arm, label=label) for label, arm in found.items()]
 
 
 def build_arms(kv: Mapping[str, Any], compare: list[Any], run: Run) -> list[Arm]:
@@ -68,21 +104,21 @@ def build_arms(kv: Mapping[str, Any], compare: list[Any], run: Run) -> list[Arm]
     `window` and `recompute` get the size of `kv`: the window keeps as many tokens, recomputation runs as many again.
     Beside an unbounded policy they are left out. `recompute S+R` has a size of its own.
     """
-    main = _policy_arm(kv, run)
+    main = policy_arm(kv, run)
     arms = [main]
     size = main.capacity
     for entry in compare:
         if isinstance(entry, Mapping):
-            arms.append(_policy_arm(entry, run))
+            arms.append(policy_arm(entry, run))
         elif exact := RECOMPUTE.fullmatch(entry):
             sinks, recent = int(exact[1]), int(exact[2])
             arms.append(Arm(f"recompute {sinks}+{recent}", None, sinks, recent))
         elif entry == "full":
-            arms.append(_policy_arm({"use": "kvcache/full"}, run))
+            arms.append(policy_arm({"use": "kvcache/full"}, run))
         elif size is None:
             run.info(f"{entry} is left out: {main.label} keeps everything, so there is no size to match")
         elif entry == "window":
-            arms.append(_policy_arm({"use": "kvcache/window", "recent": size}, run))
+            arms.append(policy_arm({"use": "kvcache/window", "recent": size}, run))
         else:
             sinks = int(kv.get("sinks", 0))
             arms.append(Arm(f"recompute {sinks}+{size - sinks}", None, sinks, size - sinks))

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 from tian import hookimpl
 
 NEEDS = ("transformers", "safetensors", "tokenizers", "matplotlib")
+SCORED = (  # name, module:class, summary
+    ("h2o", "heavy:H2O", "keep the tokens that received most attention and the most recent ones (H2O)"),
+    ("h2o-decay", "heavy:H2ODecay", "h2o whose scores fade with time, for streams whose topic drifts (ours)"),
+    ("sink-h2o", "heavy:SinkH2O", "h2o with the first few tokens always kept (ours)"),
+    ("tova", "heavy:Tova", "drop the token the newest query looks at least (TOVA)"),
+    ("snapkv", "snapkv:SnapKV", "the last queries of the prompt elect the prompt tokens that stay (SnapKV)"),
+    ("random", "random_policy:Random", "drop a random token; the first few and the newest stay (baseline)"),
+    ("plan", "plan:Plan", "replay a keep list, e.g. the offline optimum of kvcache/regret"),
+    ("h2o-global", "heavy:H2OGlobal", "oracle: ranks by attention still to come; for traces only, serves no model"),
+)
+STUDIES = {  # recipe -> module of its report
+    "kvcache/stream": "tian_kvcache.report",
+    "kvcache/recall": "tian_kvcache.recall_report",
+    "kvcache/regret": "tian_kvcache.regret_report",
+    "kvcache/heavy-hitters": "tian_kvcache.heavy_report",
+}
 
 
 @hookimpl
@@ -26,16 +43,45 @@ def tian_register_kv_policies(register: Any) -> None:
         summary="keep the first few tokens and the most recent ones (StreamingLLM)",
         options="tian_kvcache.options:StreamingOptions",
     )
+    for name, target, summary in SCORED:
+        cls = target.partition(":")[2]
+        options = f"tian_kvcache.policy_options:{'H2O' if cls == 'H2OGlobal' else cls}Options"
+        register(name, f"tian_kvcache.{target}", summary=summary, options=options)
 
 
 @hookimpl
 def tian_register_recipes(register: Any) -> None:
-    """Register `kvcache/stream`."""
+    """Register the recipes."""
     register(
         "stream",
         "tian_kvcache.stream:stream",
         summary="read a long text token by token under several cache policies and compare perplexity, memory, speed",
         options="tian_kvcache.options:StreamOptions",
+        needs=NEEDS,
+        extra="hf",
+    )
+    options = "tian_kvcache.study_options"
+    register(
+        "recall",
+        "tian_kvcache.recall:recall",
+        summary="constructed stream of planted pairs and questions: what each policy recalls, and whether it stays fluent",
+        options=f"{options}:RecallOptions",
+        needs=("matplotlib",),
+        extra="hf",
+    )
+    register(
+        "regret",
+        "tian_kvcache.regret:regret",
+        summary="attention each policy loses against the exact offline optimum, by layer and head",
+        options=f"{options}:RegretOptions",
+        needs=("ortools", *NEEDS),
+        extra="regret",
+    )
+    register(
+        "heavy-hitters",
+        "tian_kvcache.heavy_hitters:heavy_hitters",
+        summary="how much attention few tokens carry, whether the text explains which, and what masking them costs",
+        options=f"{options}:HeavyHittersOptions",
         needs=NEEDS,
         extra="hf",
     )
@@ -55,12 +101,9 @@ def tian_register_claims(register: Any) -> None:
 
 @hookimpl
 def tian_report_sections(run: Any) -> list[Any]:
-    """Sections of a `kvcache/stream` report."""
-    if run.config.recipe != "kvcache/stream":
-        return []
-    from tian_kvcache.report import sections
-
-    return sections(run)
+    """Sections of the report of a run of ours."""
+    module = STUDIES.get(str(run.config.recipe))
+    return list(import_module(module).sections(run)) if module else []
 
 
 @hookimpl

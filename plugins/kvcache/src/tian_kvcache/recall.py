@@ -1,0 +1,88 @@
+"""Recipe `kvcache/recall`: what each policy can still recall of a *constructed* stream, and whether it stays fluent."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from tian.config.compose import options_of
+from tian.types import Measurement
+from tian_kvcache.arms import arms_at
+from tian_kvcache.recall_stream import VERSION, make_streams
+from tian_kvcache.traces import simulate, visible_global
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tian.runs.rundir import Run
+    from tian_kvcache.arms import Arm
+    from tian_kvcache.study_options import RecallOptions
+
+
+def interval(x: Tensor) -> tuple[float, float] | None:
+    """95 % normal interval of the mean of `x [n]`, None for one sample."""
+    if x.numel() < 2:
+        return None
+    half = 1.96 * float(x.double().std()) / math.sqrt(x.numel())
+    mean = float(x.double().mean())
+    return mean - half, mean + half
+
+
+def seen_by(arm: Arm, trace: Tensor, capacity: int, *, layer: Tensor | None = None) -> Tensor:
+    """`[N, T, T]` bool: what is visible under the arm's policy at `capacity` tokens; its sizes give the proportions."""
+    from tian_kvcache.heavy import H2OGlobal
+    from tian_kvcache.policies import Full, Streaming
+
+    policy = arm.policy
+    assert policy is not None  # noqa: S101 - built from a policy node
+    if isinstance(policy, H2OGlobal):
+        recent = policy.recent_of(capacity)
+        return visible_global(trace, heavy=capacity - recent, recent=recent)
+    if isinstance(policy, Streaming):  # a trace has no use for sinks beyond its budget
+        policy.sinks = min(policy.sinks, capacity - 1)
+    return simulate(trace, policy, None if isinstance(policy, Full) else capacity, layer=layer)
+
+
+@torch.no_grad()
+def recall(cfg: Any, run: Run) -> list[Measurement]:
+    """See `RecallOptions`. Finished policies are read from the run directory when it is resumed.
+
+    Raises:
+        InvalidInput: a policy that cannot keep `capacity` tokens.
+    """
+    options: RecallOptions = options_of(cfg)
+    arms = arms_at([options.kv, *options.compare], run, options.capacity)
+    batches = {
+        kind: make_streams(kind, tokens=options.tokens, streams=options.streams, seed=int(cfg.seed))
+        for kind in options.kinds
+    }
+    trace = torch.cat([b.attention() for b in batches.values()])  # all kinds at once: one simulation a policy
+    done: dict[str, Any] = run.read_json("recall.json") or {}
+    rows: dict[str, Any] = done.get("rows", {})
+    with run.progress(len(arms), "policies (constructed stream)", done=len(rows)) as bar:
+        for arm in arms:
+            if arm.label in rows:
+                continue
+            visible = torch.split(seen_by(arm, trace, options.capacity), options.streams)
+            parts = torch.split(trace, options.streams)
+            rows[arm.label] = {
+                kind: [x.tolist() for x in batch.scores(parts[i], visible[i])]
+                for i, (kind, batch) in enumerate(batches.items())
+            }
+            run.write_json(
+                "recall.json",
+                {"version": VERSION, "main": arms[0].label, "capacity": options.capacity, "rows": rows},
+            )
+            bar.advance()
+    out = []
+    for arm in arms:
+        for kind in options.kinds:
+            by = {"policy": arm.label, "stream": kind, "data": "constructed"}
+            for name, values in zip(("recall", "fluency"), rows[arm.label][kind], strict=True):
+                x = torch.tensor(values)
+                out.append(
+                    Measurement(name, float(x.mean()), "1", x.numel(), interval(x), higher_is_better=True, by=by)
+                )
+    return out
