@@ -123,13 +123,6 @@ class Run:
         """Rows of metrics.jsonl."""
         return read_jsonl(self.path / "metrics.jsonl")
 
-    def rewind_metrics(self, step: int) -> None:
-        """Drop the rows of steps after `step`: a resumed run writes them again."""
-        rows = self.metrics_rows()
-        kept = [r for r in rows if r.get("step", 0) <= step]
-        if len(kept) < len(rows):
-            write_atomic(self.path / "metrics.jsonl", "".join(to_json(r, indent=None) for r in kept))
-
     # -- talking ---------------------------------------------------------------------------------------------------
 
     def info(self, message: str) -> None:
