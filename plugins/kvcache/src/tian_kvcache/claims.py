@@ -11,8 +11,8 @@ STAND_IN = (
     "the 1M-parameter model that ships with tian, on Python sources; "
     "dependence on the first token, not yet an emergent attention sink"
 )
-WORLDS = (World("shipped-lm", 1, "tian:hf/assets/small-lm"), World("networkx-sources", 1, "networkx"))
-SIZE = ("streams=12", "tokens=512", "checks=false")  # four times the training length
+WORLDS = (World("shipped-lm", 1, "tian:hf/assets/small-lm"), World("networkx-generators", 1, "networkx:generators"))
+SIZE = ("streams=12", "tokens=512", "checks=false", "text.packages=[networkx.generators]")  # 4 training lengths
 PAPER = "2309.17453"
 STREAMING, WINDOW, FULL = "kv=streaming", "kv=window", "kv=full"  # 1+31, 0+32, everything: conf/kv/*.yaml
 
