@@ -40,7 +40,8 @@ def package_files(package: str) -> list[Path]:
         DataError: the package is not installed.
     """
     top, *below = package.split(".")
-    spec = importlib.util.find_spec(top) if top.isidentifier() else None  # a dotted name would import the top one
+    named = all(part.isidentifier() for part in (top, *below))
+    spec = importlib.util.find_spec(top) if named else None  # of the dotted name it would import the top one
     places = list(spec.submodule_search_locations or []) if spec else []
     if not places or not Path(places[0], *below).is_dir():
         raise DataError(
