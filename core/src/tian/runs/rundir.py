@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tian.errors import DataError, ResumeMismatch, RunBusy, RunError
-from tian.runs.files import append_jsonl, read_json, read_jsonl, to_json, write_atomic, write_json
+from tian.runs.files import append_jsonl, read_json, read_jsonl, write_json
 from tian.runs.progress import Progress
 
 if TYPE_CHECKING:
