@@ -7,8 +7,8 @@ from omegaconf import OmegaConf
 from test_report import NASTY, parse
 
 from tian.cli.main import main
+from tian.files import write_atomic
 from tian.runs.compare import change, config_diff, leaves, metric_diff
-from tian.runs.files import write_atomic
 from tian.runs.rundir import create
 from tian.types import Measurement
 

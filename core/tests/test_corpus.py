@@ -104,9 +104,12 @@ def test_a_package_is_read_in_the_order_of_its_paths_without_its_tests(tmp_path,
     read = read_text(TextSource(packages=["corpus_pkg"]))
     assert read.text.split() == ["ROOT", "A", "B"]
     assert "corpus_pkg" in read.label
+    assert read_text(TextSource(packages=["corpus_pkg.a"])).text.split() == ["A"]
 
 
-@pytest.mark.parametrize("name", ["no_such_package", "not a name", "os", "../etc", ""])
+@pytest.mark.parametrize(
+    "name", ["no_such_package", "not a name", "os", "../etc", "", "networkx.", "networkx.absent", "os.path"]
+)
 def test_what_is_no_installed_package_is_named(name):
     with pytest.raises(DataError, match="not installed") as caught:
         package_files(name)

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from tian.cli.main import main
 from tian.errors import DataError
-from tian.runs.files import write_atomic
+from tian.files import write_atomic
 from tian.runs.html import table
 from tian.runs.report import measurement_rows, page, render
 from tian.runs.rundir import Run

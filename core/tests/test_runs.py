@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 import tian
+from tian import files
 from tian.errors import DataError, InvalidInput, RunBusy
-from tian.runs import files
-from tian.runs.files import append_jsonl, read_json, read_jsonl, to_json, write_atomic, write_json
+from tian.files import write_atomic
+from tian.runs.files import append_jsonl, read_json, read_jsonl, to_json, write_json
 from tian.runs.rundir import Run, last_run, new_run_path, open_existing
 
 RECIPE = """

@@ -13,9 +13,9 @@ import torch
 from omegaconf import OmegaConf
 from toys import STEPS, Gan, Stop, crash, options, regression, regression_batch, steps_of, train, weight_hash
 
+from tian import files
 from tian.errors import ContractError, DataError, ResumeMismatch, RunError
 from tian.runs.rundir import Run, create
-from tian.training import files
 from tian.training.checkpoints import checkpoints, read_checkpoint
 from tian.training.fit import fit
 from tian.training.loader import StepLoader

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tian.claims.model import World
 
 # Parts of core a measured number can depend on. The rest (command line, claims, testing) only shows or asks.
-CORE_PARTS = ("spec", "config", "training", "hf", "runs", "types.py", "errors.py")
+CORE_PARTS = ("spec", "config", "training", "hf", "runs", "files.py", "types.py", "errors.py")
 # Files of a plugin that state or draw, but do not measure: bars may be read anew without running anything again.
 NOT_MEASURING = ("claims.py", "report.py")
 SUFFIXES = (".py", ".yaml")

@@ -24,8 +24,8 @@ def main(args: argparse.Namespace) -> int:
     from tian.claims.promises import promises
     from tian.claims.scoreboard import counts, promise_words, scoreboard
     from tian.claims.store import keep, stored
+    from tian.files import write_atomic
     from tian.plugins.options import nearest
-    from tian.runs.files import write_atomic
 
     found = claims_of(args.plugin)
     ids = [c.id for c, _ in found]

@@ -34,19 +34,22 @@ class Text:
 
 
 def package_files(package: str) -> list[Path]:
-    """The .py files of an installed package, tests left out, sorted by their path inside it.
+    """The .py files of an installed package or sub-package, tests left out, sorted by their path inside it.
 
     Raises:
         DataError: the package is not installed.
     """
-    spec = importlib.util.find_spec(package) if package.isidentifier() else None
-    if spec is None or not spec.submodule_search_locations:
+    top, *below = package.split(".")
+    named = all(part.isidentifier() for part in (top, *below))
+    spec = importlib.util.find_spec(top) if named else None  # of the dotted name it would import the top one
+    places = list(spec.submodule_search_locations or []) if spec else []
+    if not places or not Path(places[0], *below).is_dir():
         raise DataError(
             f"the text names the package {package!r}, which is not installed",
             where="text.packages",
             hint=f"pip install {package}, or set text.path=FILE",
         )
-    root = Path(next(iter(spec.submodule_search_locations)))
+    root = Path(places[0], *below)
     files = (p for p in root.rglob("*.py") if "tests" not in p.relative_to(root).parts)
     return sorted(files, key=lambda p: p.relative_to(root).as_posix())
 
@@ -95,7 +98,8 @@ def read_text(source: TextSource) -> Text:
         files = [f for name in source.packages for f in package_files(name)]
         text = "\n".join(f.read_text(encoding="utf-8", errors="replace") for f in files)
         owners = packages_distributions()
-        names = [f"{p} {version(owners[p][0])}" if p in owners else p for p in source.packages]
+        tops = {p: p.partition(".")[0] for p in source.packages}
+        names = [f"{p} {version(owners[t][0])}" if t in owners else p for p, t in tops.items()]
         label = f"{', '.join(names)} (Python sources)"
     return Text(text, label, hashlib.sha256(text.encode()).hexdigest())
 

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from tian.errors import DataError
 from tian.plugins.registry import get_registry
 from tian.runs import html
-from tian.runs.files import write_atomic
+from tian.files import write_atomic
 from tian.runs.rundir import open_existing
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from tian.config.index import find_run
 from tian.errors import ConfigError, TianError
 from tian.plugins.provenance import provenance
 from tian.plugins.registry import get_registry
-from tian.runs.files import write_atomic
+from tian.files import write_atomic
 from tian.runs.rundir import Run, create, last_run, new_run_path, now, open_existing
 from tian.types import Measurement
 

@@ -1,29 +1,14 @@
-"""Files that are either the old version or the new one, never half of either."""
+"""JSON and JSON lines in a run directory: replaced whole, or appended so that a torn line costs only itself."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
-
-def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write to a temporary file beside `path`, flush it to disk and rename it over `path`."""
-    raw = data.encode() if isinstance(data, str) else data
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(raw)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+from tian.files import write_atomic
 
 
 def _plain(value: Any) -> Any:

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from tian.plugins.registry import get_registry
 from tian.runs import html
-from tian.runs.files import write_atomic
+from tian.files import write_atomic
 from tian.runs.html import table
 from tian.runs.rundir import open_existing
 

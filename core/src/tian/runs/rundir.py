@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tian.errors import DataError, ResumeMismatch, RunBusy, RunError
-from tian.runs.files import append_jsonl, read_json, read_jsonl, to_json, write_atomic, write_json
+from tian.runs.files import append_jsonl, read_json, read_jsonl, write_json
 from tian.runs.progress import Progress
 
 if TYPE_CHECKING:
@@ -122,13 +122,6 @@ class Run:
     def metrics_rows(self) -> list[dict[str, Any]]:
         """Rows of metrics.jsonl."""
         return read_jsonl(self.path / "metrics.jsonl")
-
-    def rewind_metrics(self, step: int) -> None:
-        """Drop the rows of steps after `step`: a resumed run writes them again."""
-        rows = self.metrics_rows()
-        kept = [r for r in rows if r.get("step", 0) <= step]
-        if len(kept) < len(rows):
-            write_atomic(self.path / "metrics.jsonl", "".join(to_json(r, indent=None) for r in kept))
 
     # -- talking ---------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,8 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from tian.config.compose import config_hash
 from tian.errors import ContractError, DataError, ResumeMismatch
-from tian.training.files import full_disk, replace_file
+from tian.files import write_atomic
+from tian.training.files import full_disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -154,7 +155,7 @@ class AtomicIO(TorchCheckpointIO):
             self._proved = True
         with full_disk(path.parent, f"the checkpoint {path.name} ({buffer.tell() / 1e6:.1f} MB)"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(path, buffer.getbuffer())
+            write_atomic(path, buffer.getbuffer())
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: Any = None) -> dict[str, Any]:
         """The content of a checkpoint; see `read_checkpoint`."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,21 +11,6 @@ from pathlib import Path
 from tian.errors import RunError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # the device, the user's quota, the process's limit
-
-
-def replace_file(path: Path, data: bytes | memoryview) -> None:
-    """Write a temporary file beside `path`, flush it to disk and rename it: a crash leaves the old file or the new."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 @contextmanager

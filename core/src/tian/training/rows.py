@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.callbacks import Callback
 
-from tian.training.files import full_disk, replace_file
+from tian.files import write_atomic
+from tian.training.files import full_disk
 from tian.training.step_end import step_of
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def rewind_rows(file: Path, *, step: int, part: str) -> list[dict[str, Any]]:
         if own:
             mine.append(row)
     if b"".join(lines) != old:
-        replace_file(file, b"".join(lines))
+        write_atomic(file, b"".join(lines))
     return mine
 
 

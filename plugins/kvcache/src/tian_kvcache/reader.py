@@ -11,8 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from tian.errors import DataError
+from tian.files import write_atomic
 from tian.hf.host import attach
-from tian.runs.files import write_atomic
 from tian.runs.signals import SafePoint
 
 if TYPE_CHECKING:
