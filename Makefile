@@ -26,7 +26,7 @@ $(VENV)/installed: constraints.txt $(PROJECTS)
 
 $(VENV)/installed-dev: $(VENV)/installed
 	@echo "installing the development tools ..."
-	@$(PIP) --no-build-isolation --editable ".[dev]"
+	@$(PIP) --no-build-isolation --editable ".[dev]" --editable "./plugins/kvcache[regret]"
 	@touch $@
 
 demo: $(VENV)/installed
