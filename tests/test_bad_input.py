@@ -304,20 +304,35 @@ def test_a_model_folder_that_cannot_be_used(capsys, text, tmp_path, harm, words)
     assert str(model) in f"{what} {where}"
 
 
-def test_an_architecture_that_is_not_supported(capsys, text, tmp_path):
-    from transformers import OPTConfig, OPTForCausalLM
-
-    model = tmp_path / "opt"
-    config = OPTConfig(
-        vocab_size=1024, hidden_size=16, ffn_dim=16, num_hidden_layers=1, num_attention_heads=2, word_embed_proj_dim=16
-    )
-    OPTForCausalLM(config).save_pretrained(model)
+def saved(model, folder):
+    """A model folder with the tokenizer of the shipped model."""
+    model.save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(SHIPPED / name, model / name)
+        shutil.copy(SHIPPED / name, folder / name)
+    return folder
+
+
+def test_an_architecture_that_is_not_supported(capsys, text, tmp_path):
+    from transformers import BloomConfig, BloomForCausalLM
+
+    model = saved(BloomForCausalLM(BloomConfig(vocab_size=1024, hidden_size=16, n_layer=1, n_head=2)), tmp_path / "m")
     argv = ["run", "kvcache/stream", f"model.path={model}", f"text.path={text}", *SMALL, "--dir", tmp_path / "run"]
     what, _, do = error_of(capsys, argv, 4)
-    assert "opt" in what
+    assert "bloom" in what
     assert "llama" in f"{what} {do}"  # what is supported is said
+
+
+def test_learned_positions_that_would_have_to_move(capsys, text, tmp_path):
+    from transformers import OPTConfig, OPTForCausalLM
+
+    size = {"vocab_size": 1024, "hidden_size": 16, "ffn_dim": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = saved(OPTForCausalLM(OPTConfig(**size, word_embed_proj_dim=16)), tmp_path / "opt")
+    argv = ["run", "kvcache/stream", f"model.path={model}", f"text.path={text}", *SMALL]
+    what, _, do = error_of(capsys, [*argv, "--dir", tmp_path / "a"], 4)
+    assert "learned positions (table of 2048)" in what
+    assert "kv.positions=original" in do
+    followed = [*argv, "kv=h2o", "kv.heavy=8", "kv.recent=8", "kv.positions=original", "compare=[]"]
+    assert main([str(a) for a in [*followed, "--dir", tmp_path / "b"]]) == 0
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "nonsense"])

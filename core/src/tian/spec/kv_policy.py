@@ -34,7 +34,7 @@ class KVPolicy(ABC):
 
     SPEC: ClassVar[int] = 1
     needs: ClassVar[frozenset[str]] = frozenset()
-    positions: ClassVar[Literal["original", "in_cache"]] = "in_cache"
+    positions: Literal["original", "in_cache"] = "in_cache"
     chunk_invariant: ClassVar[bool] = True
     decay: float = 1.0
     window: int = 32

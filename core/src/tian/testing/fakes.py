@@ -56,7 +56,7 @@ class FakeKVPolicy(KVPolicy):
     """Keeps the tokens with the largest accumulated attention, and the newest; ties keep the newer token."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"colsum"})
-    positions: ClassVar[Literal["original", "in_cache"]] = "original"
+    positions: Literal["original", "in_cache"] = "original"
     chunk_invariant: ClassVar[bool] = False  # what was evicted between two pieces cannot be chosen later
 
     def __init__(self, budget: int = 8) -> None:

@@ -51,7 +51,8 @@ class Arm:
 
 def _label(name: str, options: Mapping[str, Any]) -> str:
     """`streaming 1+31`, `h2o 16+16`, `sink-h2o 1+15+16`; other options by name, those left alone (null) not at all."""
-    given = {k: v for k, v in options.items() if v is not None and (k, v) != ("layers", "uniform")}
+    usual = (("layers", "uniform"), ("positions", "in_cache"))
+    given = {k: v for k, v in options.items() if v is not None and (k, v) not in usual}
     words = [name.rsplit("/", 1)[-1]]
     if "recent" in given:
         sizes = [given.pop(k) for k in ("sinks", "heavy", "recent") if k in given]

@@ -20,6 +20,9 @@ class BudgetOptions:
 
     budget: int | float | None = None  # tokens kept, or with a dot the share of the prompt (0.2); null: the sizes below
     layers: Literal["uniform", "pyramid"] = "uniform"  # pyramid: 1.5 times as much in the lowest layer, 0.5 in the last
+    positions: Literal["in_cache", "original"] = (
+        "in_cache"  # what rotary angles count: places in_cache, or indices in the original stream
+    )
 
     def __post_init__(self) -> None:
         check_budget(self.budget)

@@ -30,7 +30,7 @@ class H2O(KVPolicy):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"colsum"})
-    positions: ClassVar[Literal["original", "in_cache"]] = "in_cache"
+    positions: Literal["original", "in_cache"] = "in_cache"
     chunk_invariant: ClassVar[bool] = False
     decay: float = 1.0
     sinks: int = 0
@@ -40,6 +40,7 @@ class H2O(KVPolicy):
         self.recent = options.recent
         self.budget = options.budget
         self.layers = options.layers
+        self.positions = options.positions
 
     def capacity(self, layer: int, n_layers: int, prompt_len: int | None) -> int | None:
         """Sinks + heavy + recent, or the budget, spread over layers as the options say.
@@ -107,6 +108,7 @@ class Tova(H2O):
     def __init__(self, options: TovaOptions) -> None:
         self.budget = options.budget
         self.layers = options.layers
+        self.positions = options.positions
         self.heavy, self.recent = 1, 0  # nothing but the newest is protected, whatever the budget
 
 

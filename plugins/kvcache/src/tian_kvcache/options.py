@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from tian.errors import InvalidInput
 from tian.hf.options import ModelSource, TextSource
@@ -24,6 +24,9 @@ class WindowOptions:
     """Options of `window`."""
 
     recent: int = 32  # most recent tokens kept, per layer and head
+    positions: Literal["in_cache", "original"] = (
+        "in_cache"  # what rotary angles count: places in_cache, or indices in the original stream
+    )
 
     def __post_init__(self) -> None:
         _check_recent(self.recent)
@@ -35,6 +38,9 @@ class StreamingOptions:
 
     sinks: int = 4  # first tokens of the stream that are always kept
     recent: int = 252  # most recent tokens kept, per layer and head
+    positions: Literal["in_cache", "original"] = (
+        "in_cache"  # what rotary angles count: places in_cache, or indices in the original stream
+    )
 
     def __post_init__(self) -> None:
         _check_recent(self.recent)

@@ -117,7 +117,7 @@ class Plan(KVPolicy):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"colsum"})  # for bookkeeping by head
-    positions: ClassVar[Literal["original", "in_cache"]] = "in_cache"
+    positions: Literal["original", "in_cache"] = "in_cache"
     chunk_invariant: ClassVar[bool] = False
 
     def __init__(self, options: PlanOptions) -> None:

@@ -45,7 +45,7 @@ class Full(KVPolicy):
     """Keep everything: dense attention. Source: baseline (a) of arXiv 2309.17453, figure 1."""
 
     needs: ClassVar[frozenset[str]] = frozenset()
-    positions: ClassVar[Literal["original", "in_cache"]] = "in_cache"  # nothing leaves, so both agree
+    positions: Literal["original", "in_cache"] = "in_cache"  # nothing leaves, so both agree
 
     def capacity(self, layer: int, n_layers: int, prompt_len: int | None) -> int | None:
         """None: unbounded."""
@@ -57,7 +57,7 @@ class Full(KVPolicy):
 
 
 class Streaming(KVPolicy):
-    """First `sinks` and last `recent` tokens, positions inside the cache.
+    """First `sinks` and last `recent` tokens.
 
     A chunk of several tokens is attended in full before anything is dropped, as in the paper's code, so its outputs
     differ from feeding the same tokens one by one once the cache is full; the kept tokens do not.
@@ -65,12 +65,13 @@ class Streaming(KVPolicy):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
-    positions: ClassVar[Literal["original", "in_cache"]] = "in_cache"
+    positions: Literal["original", "in_cache"] = "in_cache"
     chunk_invariant: ClassVar[bool] = False
 
     def __init__(self, options: StreamingOptions) -> None:
         self.sinks = options.sinks
         self.recent = options.recent
+        self.positions = options.positions
 
     def capacity(self, layer: int, n_layers: int, prompt_len: int | None) -> int | None:
         """Sinks + recent, in every layer."""
@@ -91,3 +92,4 @@ class Window(Streaming):
     def __init__(self, options: WindowOptions) -> None:
         self.sinks = 0
         self.recent = options.recent
+        self.positions = options.positions

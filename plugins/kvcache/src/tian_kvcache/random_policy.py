@@ -54,6 +54,7 @@ class Random(H2O):
     def __init__(self, options: RandomOptions) -> None:
         self.budget = options.budget
         self.layers = options.layers
+        self.positions = options.positions
         self.sinks = options.sinks
         self.seed = options.seed
         self.heavy, self.recent = 1, 0

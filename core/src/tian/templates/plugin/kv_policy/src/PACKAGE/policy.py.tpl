@@ -16,7 +16,7 @@ class @@Class@@(KVPolicy):
     """Keep the newest `budget` tokens of each layer and head: a sliding window."""
 
     needs: ClassVar[frozenset[str]] = frozenset()
-    positions: ClassVar[Literal["original", "in_cache"]] = "in_cache"
+    positions: Literal["original", "in_cache"] = "in_cache"
     chunk_invariant: ClassVar[bool] = False  # a chunk attends in full before anything is dropped
 
     def __init__(self, options: @@Class@@Options) -> None:
