@@ -174,5 +174,5 @@ def test_one_name_claimed_twice_is_ambiguous_until_it_is_qualified(capsys, clean
     assert "rival/window" in capsys.readouterr().out
     for name in ("kvcache/window", "rival/window"):
         assert main(["run", "kvcache/stream", "--dry-run", f"kv={name}", "--json"]) == 0
-        assert json.loads(capsys.readouterr().out)["config"]["kv"] == {"use": name, "recent": 32}
+        assert json.loads(capsys.readouterr().out)["config"]["kv"].items() >= {"use": name, "recent": 32}.items()
         assert tian.load("kv_policy", name, recent=3).capacity(0, 1, None) == 3
