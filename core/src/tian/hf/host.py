@@ -132,8 +132,7 @@ def attach(model: Any, *, kv: KVPolicy) -> Iterator[SlotCache]:
             kwargs["position_ids"] = torch.zeros(ids.shape[:2], dtype=torch.int64, device=ids.device)
         elif family.positions == "learned":
             kwargs["position_ids"] = _learned_positions(model, cache, ids)
-        if kwargs.get("attention_mask") is not None:
-            kwargs["attention_mask"] = None if family.attention is None else torch.ones_like(ids[..., 0:1].flatten(1))
+        kwargs["attention_mask"] = None  # visibility follows from ranks and padding
         return args, kwargs
 
     with ExitStack() as stack:
