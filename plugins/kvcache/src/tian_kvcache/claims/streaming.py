@@ -1,7 +1,4 @@
-"""Claims of StreamingLLM, arXiv 2309.17453, and their bars: the one file of this plugin that holds any.
-
-The control of each check is the same run under another cache policy. Bars change only with a decision in `docs/adr`.
-"""
+"""Claims of StreamingLLM, arXiv 2309.17453. The control of each check is the same run under another cache policy."""
 
 from __future__ import annotations
 
