@@ -13,13 +13,14 @@ import time
 from dataclasses import replace
 from functools import partial
 from itertools import cycle, islice
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from _result import save
 
 from tian.hf.cache import SlotLayer
-from tian.hf.rotary import RotaryTable
+from tian.hf.rotary import Rotary as ModelRotary
 from tian.testing.fakes import FakeKVPolicy
 from tian_kernels import (
     Rotary,
@@ -43,19 +44,12 @@ H, H_KV, D = 32, 8, 128  # an 8B model with grouped heads
 SINKS = 4
 
 
-class Angles:
-    """A rotary module as models have one, without the model."""
-
-    def __call__(self, x: torch.Tensor, position: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        speed = 10000.0 ** (-torch.arange(0, D, 2, dtype=torch.float64, device=position.device) / D)
-        angle = position[..., None].double() * speed
-        angle = torch.cat([angle, angle], dim=-1)
-        return angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+SPEED = 10000.0 ** (-torch.arange(0, D, 2, dtype=torch.float64) / D)
 
 
 def tables(n: int, device: str) -> Rotary:
-    cos, sin = Angles()(torch.empty(1), torch.arange(n, device=device))
-    return Rotary(cos, sin, D)
+    angle = torch.arange(n, device=device)[:, None] * SPEED.to(device)
+    return Rotary(angle.cos().float(), angle.sin().float(), D)
 
 
 def full_slots(B: int, H_kv: int, capacity: int, like: torch.Tensor, *, scores: bool) -> Slots:
@@ -187,13 +181,17 @@ def on_cuda() -> None:
 
 def layer_like(slots: Slots, policy: Any) -> SlotLayer:
     """A full `SlotLayer` with the same contents."""
-    layer = SlotLayer(policy, 0, 1, RotaryTable(Angles(), dtype=torch.float32, device=torch.device("cpu")))
+    layer = SlotLayer(
+        policy, 0, 1, ModelRotary(SimpleNamespace(inv_freq=SPEED), dtype=torch.float32, device=torch.device("cpu"))
+    )
     layer.lazy_initialization(slots.keys[:, :, :1], slots.values[:, :, :1])
     layer.keys.copy_(slots.keys)
     layer.values.copy_(slots.values)
     layer.rank.copy_(slots.rank)
-    layer.free.copy_(slots.free[..., None])
+    layer.free.copy_(slots.free)
+    layer.used.copy_(slots.count)
     layer.count = layer.seen = int(slots.count[0, 0])
+    layer.clock.fill_(layer.seen)
     return layer
 
 

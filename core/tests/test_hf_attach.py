@@ -232,7 +232,7 @@ def test_a_new_token_does_not_inherit_the_score_of_the_one_it_replaces(models):
 def test_the_rotary_table_stays_small_when_a_long_stream_comes_in_chunks(models):
     model, ids = models("llama"), ids_of(1, 800)
     _, cache = run_on_cache(model, Keep(1, 7), ids, chunks=[8] * 100)
-    assert cache.layers[0].rotary._cos.shape[0] == 256  # what it starts with
+    assert cache.layers[0].rotary._table[0].shape[0] <= 32  # capacity and chunk, whatever the length of the stream
 
 
 class Quarter(Keep):

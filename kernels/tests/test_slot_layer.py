@@ -1,20 +1,24 @@
-"""The decoding step is the step of tian's cache host."""
+"""The decoding step inside tian's cache host: the fused kernel and the torch step are one step."""
 
 from __future__ import annotations
 
+from functools import partial
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
 import torch
 
 from tian.hf.cache import SlotLayer
-from tian.hf.rotary import RotaryTable
+from tian.hf.kernels import obstacle
+from tian.hf.rotary import NoRotary, Rotary
 from tian.spec import KVPolicy
-from tian_kernels import Rotary, Slots, Victim, decode_attention
+from tian_kernels import decode_attention
 from tian_kvcache.options import StreamingOptions, WindowOptions
-from tian_kvcache.policies import Streaming, Window
+from tian_kvcache.policies import Full, Streaming, Window
 
 B, H, H_KV, D, R = 2, 4, 2, 16, 8
+FUSED = partial(decode_attention, kernel="torch")
 
 
 class HeavyAndRecent(KVPolicy):
@@ -30,57 +34,91 @@ class HeavyAndRecent(KVPolicy):
         heavy = score[..., :old].topk(6, dim=-1).indices.sort(dim=-1).values
         return torch.cat([heavy, torch.arange(old, old + 5).expand(*heavy.shape[:2], 5)], dim=-1)
 
-
-class Angles:
-    """A model's rotary module, without the model."""
-
-    def __call__(self, x, position):
-        speed = 10000.0 ** (-torch.arange(0, R, 2, dtype=torch.float64) / R)
-        angle = position[..., None].double() * speed
-        angle = torch.cat([angle, angle], dim=-1)
-        return angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    def victim_ranks(self, capacity):
+        return 0, capacity - 5
 
 
-@pytest.mark.parametrize("prompt", [1, 5])
-@pytest.mark.parametrize(
-    ("policy", "victim"),
-    [
-        (Window(WindowOptions(recent=9)), Victim(0, 0)),
-        (Streaming(StreamingOptions(sinks=3, recent=6)), Victim(3, 3)),
-        (HeavyAndRecent(), Victim(0, 6)),
-    ],
-    ids=["window", "streaming", "heavy"],
-)
-def test_forty_steps_are_those_of_the_slot_layer(policy, victim, prompt):
-    table = RotaryTable(Angles(), dtype=torch.float32, device=torch.device("cpu"))
-    layer = SlotLayer(policy, 0, 1, table)
-    cos, sin = Angles()(torch.empty(1), torch.arange(40))
+class Fading(HeavyAndRecent):
+    decay = 0.9
+
+
+class AtOriginal(HeavyAndRecent):
+    positions = "original"
+
+
+class OwnVictim(HeavyAndRecent):
+    def victim_ranks(self, capacity):
+        return None
+
+
+def rotary_of(kind):
+    speed = 10000.0 ** (-torch.arange(0, R, 2, dtype=torch.float64) / R)
+    module = SimpleNamespace(inv_freq=speed)
+    return Rotary(module, dtype=torch.float32, device=torch.device("cpu")) if kind == "rotary" else NoRotary()
+
+
+POLICIES = {
+    "window": lambda: Window(WindowOptions(recent=9)),
+    "streaming": lambda: Streaming(StreamingOptions(sinks=3, recent=6)),
+    "heavy": HeavyAndRecent,
+    "fading": Fading,
+    "original": AtOriginal,
+}
+
+
+@pytest.mark.parametrize("prompt", [1, 5, 20])
+@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("kind", ["rotary", "slopes", "sink"])
+def test_forty_steps_are_those_of_the_torch_step(name, prompt, kind):
+    if kind == "slopes" and name == "original":
+        pytest.skip("the kernel's bias counts distances inside the cache")
+    rotary = rotary_of("rotary" if kind != "slopes" else "none")
+    more = {"scale": 0.25}
+    if kind == "slopes":
+        more["slopes"] = torch.tensor([0.5, 0.25, 0.125, 0.06])
+    if kind == "sink":
+        more["sink"] = torch.tensor([0.5, -1.0, 0.0, 2.0])
+    plain = SlotLayer(POLICIES[name](), 0, 1, rotary)
+    fused = SlotLayer(POLICIES[name](), 0, 1, rotary, fused=FUSED)
     random = torch.Generator().manual_seed(prompt)
+    for t in range(40):
+        m = prompt if t == 0 else 1
+        q, k, v = (torch.randn(B, h, m, D, generator=random) for h in (H, H_KV, H_KV))
+        out = []
+        for layer in (plain, fused):
+            layer.update(k, v)
+            out.append(layer.attend(q, **more))
+        assert torch.allclose(*out, atol=1e-5)
+        assert torch.equal(plain.rank, fused.rank)
+        assert torch.equal(plain.kept(), fused.kept())
+        assert torch.equal(plain.free, fused.free)
+        assert torch.equal(plain.used, fused.used)
+        if plain.score is not None:
+            assert torch.allclose(plain.in_order(plain.score), fused.in_order(fused.score), atol=1e-5)
+    assert not obstacle(fused, window=None, slopes=more.get("slopes"))
 
-    def draw(heads, m):
-        return torch.randn(B, heads, m, D, generator=random)
 
-    layer.update(draw(H_KV, prompt), draw(H_KV, prompt))
-    layer.attend(draw(H, prompt), scale=0.25, window=None)
-    slots = Slots(
-        keys=layer.keys.clone(),
-        values=layer.values.clone(),
-        rank=layer.rank.clone(),
-        free=layer.free[..., 0].int(),
-        count=torch.full(layer.free.shape[:2], layer.count, dtype=torch.int32),
-        score=None if layer.score is None else layer.score.clone(),
-    )
-    for _ in range(40):
-        q, k, v = draw(H, 1), draw(H_KV, 1), draw(H_KV, 1)
-        layer.update(k, v)
-        expected = layer.attend(q, scale=0.25, window=None)[:, :, 0]
-        out = decode_attention(
-            q[:, :, 0], k[:, :, 0], v[:, :, 0], slots, victim=victim, scale=0.25, rotary=Rotary(cos, sin, R)
-        )
-        assert torch.allclose(out, expected, atol=1e-5)
-        assert torch.equal(slots.rank, layer.rank)
-        assert torch.equal(slots.free, layer.free[..., 0].int())
-        assert (slots.count == layer.count).all()
-        if layer.score is not None:
-            here = layer.rank >= 0
-            assert torch.allclose(slots.score[here], layer.score[here], atol=1e-5)
+def layer_of(policy, *, pads=None):
+    layer = SlotLayer(policy, 0, 1, NoRotary(), fused=FUSED)
+    layer.pads = pads
+    layer.update(torch.zeros(B, H_KV, 3, D), torch.zeros(B, H_KV, 3, D))
+    layer.attend(torch.zeros(B, H, 3, D), scale=1.0)
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("layer", "options", "reason"),
+    [
+        (lambda: layer_of(Full()), {}, "unbounded"),
+        (lambda: layer_of(OwnVictim()), {}, "code of its own"),
+        (lambda: layer_of(HeavyAndRecent(), pads=torch.tensor([1, 0]).view(2, 1, 1)), {}, "padded"),
+        (lambda: layer_of(HeavyAndRecent()), {"window": 8}, "sliding window of 8"),
+        (lambda: layer_of(AtOriginal()), {"slopes": torch.ones(H)}, "inside the cache"),
+    ],
+    ids=["unbounded", "victim", "padding", "window", "slopes"],
+)
+def test_what_the_kernel_cannot_do_runs_in_torch(layer, options, reason):
+    layer = layer()
+    assert reason in obstacle(layer, **{"window": None, "slopes": None, **options})
+    layer.update(torch.zeros(B, H_KV, 1, D), torch.zeros(B, H_KV, 1, D))
+    assert layer.attend(torch.zeros(B, H, 1, D), scale=1.0, **options).isfinite().all()

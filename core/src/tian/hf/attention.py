@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
@@ -14,7 +14,14 @@ BLOCK = 128  # query rows whose weights are held at once: memory stays O(B H BLO
 
 
 def grouped_attention(
-    query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None, bias: Tensor | None, scale: float
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    mask: Tensor | None,
+    bias: Tensor | None,
+    scale: float,
+    sink: Tensor | None = None,
 ) -> Tensor:
     """softmax(query key^T * scale + bias) value, each key/value head serving G = H / H_kv query heads.
 
@@ -25,10 +32,14 @@ def grouped_attention(
         mask: bool, broadcastable to `[B, H, m, n]` or `[B, H_kv, m, n]`, True where a key is visible; None: all are.
         bias: float32, broadcastable to `[B, H, m, n]`, added to the logits (ALiBi), or None.
         scale: factor of the logits.
+        sink: `[H]`, one more logit per head, whose value is zero (learned sink; zeros: SoftMax1), or None.
 
     Returns:
         `[B, H, m, D]`.
     """
+    if sink is not None:
+        none = torch.zeros(1, 1, 0, device=query.device)
+        return attention_and_sums(query, key, value, mask=mask, bias=bias, scale=scale, weight=none, sink=sink)[0]
     mask = _per_head(mask, query.shape[1])
     if bias is not None:
         extra = bias if mask is None else bias.masked_fill(~mask, -torch.inf)
@@ -46,6 +57,7 @@ def attention_and_sums(
     bias: Tensor | None,
     scale: float,
     weight: Tensor,
+    sink: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """As `grouped_attention`, and what each key received: sum over queries i and grouped heads of weight_i p_ij.
 
@@ -59,13 +71,15 @@ def attention_and_sums(
         bias: as in `grouped_attention`.
         scale: factor of the logits.
         weight: `[B or 1, 1, w]` float32 for the last w <= m queries; earlier ones count as zero.
+        sink: as in `grouped_attention`.
 
     Returns:
         Output `[B, H, m, D]` and sums `[B, H_kv, n]` float32.
     """
     B, H, m, D = query.shape
     kv_heads, n = key.shape[1], key.shape[2]
-    first = m - weight.shape[-1]
+    unscored = m - weight.shape[-1]
+    first = 0 if sink is not None else unscored  # the library's kernel has no sink, and needs no weights
     mask = _per_head(mask, H)
     sums = torch.zeros(B, kv_heads, n, device=query.device)
     out = torch.empty(B, H, m, value.shape[-1], dtype=value.dtype, device=query.device)
@@ -74,6 +88,7 @@ def attention_and_sums(
             query[:, :, :first], key, value, mask=_rows(mask, 0, first, m), bias=_rows(bias, 0, first, m), scale=scale
         )
     G, keys = H // kv_heads, key.transpose(-1, -2)
+    extra = None if sink is None else sink.float().view(1, kv_heads, G, 1, 1)
     for start in range(first, m, BLOCK):
         stop = min(start + BLOCK, m)
         r = stop - start
@@ -87,11 +102,33 @@ def attention_and_sums(
         if seen is not None:
             logits = logits.masked_fill(~_grouped(seen, B, H, kv_heads), -torch.inf)
         p = logits.softmax(dim=-1)
+        if extra is not None:  # softmax with one more logit = softmax times the share the others have beside it
+            p = p * torch.sigmoid(logits.logsumexp(dim=-1, keepdim=True) - extra)
         out[:, :, start:stop] = (p.to(value.dtype).view(B, kv_heads, G * r, n) @ value).view(B, H, r, -1)
-        sums += (p.sum(dim=2) * weight[..., start - first : stop - first, None]).sum(dim=2)
+        if stop > unscored:
+            rows = weight[..., max(start - unscored, 0) : stop - unscored, None]
+            sums += (p[:, :, :, r - rows.shape[-2] :].sum(dim=2) * rows).sum(dim=2)
     return out, sums
 
 
+def alibi(slopes: Tensor | None, position: Tensor, at: Tensor) -> Tensor | None:
+    """The bias of ALiBi, slope * (position - at), `[B, H, m, n]`; None without slopes.
+
+    Args:
+        slopes: `[H]` float32, or None.
+        position: int `[B, H_kv or 1, n]`, of the keys.
+        at: int `[B, H_kv or 1, m]`, of the queries.
+    """
+    if slopes is None:
+        return None
+    distance = position[..., None, :] - at[..., :, None]
+    return slopes[:, None, None] * _per_head(distance, slopes.numel())
+
+
+@overload
+def _per_head(mask: Tensor, heads: int) -> Tensor: ...
+@overload
+def _per_head(mask: None, heads: int) -> None: ...
 def _per_head(mask: Tensor | None, heads: int) -> Tensor | None:
     if mask is not None and mask.dim() == 4 and mask.shape[1] not in (1, heads):
         return mask.repeat_interleave(heads // mask.shape[1], dim=1)

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from tian.hf.rotary import NoRotary, RotaryTable
+    from tian.hf.kernels import Fused
+    from tian.hf.rotary import Rotary
     from tian.spec import KVPolicy
 
 
@@ -24,8 +25,8 @@ class SlotCache(Cache):
 
     layers: list[SlotLayer]
 
-    def __init__(self, policy: KVPolicy, n_layers: int, rotary: RotaryTable | NoRotary) -> None:
-        super().__init__(layers=[SlotLayer(policy, i, n_layers, rotary) for i in range(n_layers)])
+    def __init__(self, policy: KVPolicy, n_layers: int, rotary: Rotary, *, fused: Fused | None = None) -> None:
+        super().__init__(layers=[SlotLayer(policy, i, n_layers, rotary, fused=fused) for i in range(n_layers)])
         self.policy = policy
 
     @property
@@ -54,7 +55,8 @@ class SlotCache(Cache):
             if not layer.is_initialized:
                 continue
             capacity = -1 if layer.capacity is None else layer.capacity
-            out[f"{i}.counts"] = torch.tensor([layer.count, layer.seen, capacity, layer.prompt_len, layer.evicted])
+            counts = [layer.count, layer.seen, capacity, layer.prompt_len, layer.evicted, int(layer.turned)]
+            out[f"{i}.counts"] = torch.tensor(counts)
             for name in TENSORS:
                 x = getattr(layer, name)
                 if x is not None:
@@ -65,7 +67,8 @@ class SlotCache(Cache):
         """Restore what `state_dict` returned.
 
         Raises:
-            InvalidInput: the state is of another number of layers, policy kind or capacity.
+            InvalidInput: the state is of another number of layers, policy kind or capacity, or keeps its keys in
+                another form (another version or another kernel).
         """
         self.reset()
         layers = {int(key.split(".")[0]) for key in state}
@@ -74,7 +77,7 @@ class SlotCache(Cache):
         for i, layer in enumerate(self.layers):
             if f"{i}.counts" not in state:
                 continue
-            count, seen, capacity, prompt_len, *rest = state[f"{i}.counts"].tolist()
+            count, seen, capacity, prompt_len, evicted, turned, *_ = [*state[f"{i}.counts"].tolist(), -1, -1]
             expected = layer.policy.capacity(i, len(self.layers), prompt_len or None)
             scored = f"{i}.score" in state
             if (expected if expected is not None else -1) != capacity or scored != bool(layer.policy.needs):
@@ -84,8 +87,14 @@ class SlotCache(Cache):
                     hint="restore with the policy and options the cache was saved with",
                 )
             layer.count, layer.seen, layer.capacity, layer.prompt_len = count, seen, expected, prompt_len
-            layer.evicted = rest[0] if rest else seen
+            layer.evicted = evicted
             for name in TENSORS:
                 x = state.get(f"{i}.{name}")
                 setattr(layer, name, None if x is None else x.clone())
+            layer.choose_storage()
+            if turned != layer.turned:
+                raise InvalidInput(
+                    "the saved cache keeps its keys in another form: it is of another version or another kernel",
+                    hint="restore with the same kernel= and version, or start again",
+                )
             layer.is_initialized = True

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 LAYER = "_tian_slot_layer"  # attribute of an attention module while attached
 SLOPES = "_tian_slopes"  # its ALiBi slopes, `[H]` float32
+SINK = "tian_sink"  # its sink logits, `[H]` float32, where the model was trained with any
 
 
 @dataclass(frozen=True)

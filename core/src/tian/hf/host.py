@@ -19,8 +19,9 @@ from transformers.masking_utils import AttentionMaskInterface
 
 from tian.errors import InvalidInput, PluginError, UnsupportedModel
 from tian.hf.cache import SlotCache
-from tian.hf.families import FAMILIES, LAYER, SLOPES, Family, alibi_slopes, attention_modules, family_of
-from tian.hf.rotary import NoRotary, RotaryTable
+from tian.hf.families import FAMILIES, LAYER, SINK, SLOPES, Family, alibi_slopes, attention_modules, family_of
+from tian.hf.kernels import fused_kernel
+from tian.hf.rotary import NoRotary, Rotary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +41,8 @@ def _attention(
     module: nn.Module, query: Tensor, _key: Tensor, _value: Tensor, _mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
     layer: SlotLayer = getattr(module, LAYER)
-    out = layer.attend(query, scale=kwargs["scaling"], window=kwargs.get("sliding_window"))
+    sink = getattr(module, SINK, None)
+    out = layer.attend(query, scale=kwargs["scaling"], window=kwargs.get("sliding_window"), sink=sink)
     return out.transpose(1, 2), None
 
 
@@ -83,14 +85,16 @@ def _check_policy(policy: KVPolicy, model: Any, family: Family) -> None:
 
 
 @contextmanager
-def attach(model: Any, *, kv: KVPolicy) -> Iterator[SlotCache]:
-    """Make `model` keep its keys and values under `kv` for the length of the context.
+def attach(model: Any, *, kv: KVPolicy, kernel: str = "auto") -> Iterator[SlotCache]:
+    """Make `model` keep its keys and values under `kv` for the length of the context. Gradients are off in it.
 
-    Prompts may be padded on the left; beams and `crop` are supported.
+    Prompts may be padded on the left; beams and `crop` are supported. The decode step runs in the fused kernel of
+    tian-kernels where that is possible (see `tian.hf.kernels`), else in torch.
 
     Args:
         model: a causal LM of transformers, in eval mode; one of `SUPPORTED`.
         kv: the policy, e.g. `tian.load("kv_policy", "streaming", sinks=4, recent=252)`.
+        kernel: `auto` (triton whenever the model is on a CUDA device), `triton` or `torch`.
 
     Yields:
         An empty `SlotCache`. Pass it as `past_key_values`, to the model or to `generate()`.
@@ -99,6 +103,7 @@ def attach(model: Any, *, kv: KVPolicy) -> Iterator[SlotCache]:
         UnsupportedModel: see `family_of`; or the policy moves positions, which the model's are not made for.
         InvalidInput: the model is in training mode or already attached; later, in the forward: the cache was not
             passed, the batch is padded on the right, attention weights were asked for, or learned positions ran out.
+        MissingDependency: kernel=triton without tian-kernels.
         PluginError: the policy needs a score the host does not have.
 
     Example:
@@ -112,12 +117,11 @@ def attach(model: Any, *, kv: KVPolicy) -> Iterator[SlotCache]:
     if any(hasattr(m, LAYER) for m in modules.values()):
         raise InvalidInput("the model is already attached to a cache", hint="leave the first attach() context first")
     reference = next(base.parameters())
-    rotary: RotaryTable | NoRotary
+    rotary: Rotary = NoRotary()
     if family.positions == "rotary":
-        rotary = RotaryTable(base.rotary_emb, dtype=reference.dtype, device=reference.device)
-    else:
-        rotary = NoRotary()
-    cache = SlotCache(kv, model.config.num_hidden_layers, rotary)
+        rotary = Rotary(base.rotary_emb, dtype=reference.dtype, device=reference.device)
+    fused = fused_kernel(kernel, reference.device)
+    cache = SlotCache(kv, model.config.num_hidden_layers, rotary, fused=fused)
     slopes = alibi_slopes(model).to(reference.device) if family.positions == "alibi" else None
 
     def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -136,6 +140,7 @@ def attach(model: Any, *, kv: KVPolicy) -> Iterator[SlotCache]:
         return args, kwargs
 
     with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())  # else every step would hang on to all steps before it
         stack.callback(base.register_forward_pre_hook(before, with_kwargs=True).remove)
         for index, module in modules.items():
             setattr(module, LAYER, cache.layers[index])

@@ -1,12 +1,16 @@
 """SlotLayer: one layer of the slot cache. A layer holds C + 1 slots; a step writes, attends, scores and evicts in place.
 
-A step writes the new key into the free slot, attends over all slots, adds to the scores if the policy asks for them,
-and lets the policy name the victim, whose slot becomes the free one. No tensor is concatenated, gathered or reallocated
-in the steady state, and nothing is read back to the host. Slot order means nothing; `rank` (order among kept tokens) is
-the position inside the cache.
+A step (`tian.hf.step`) writes the new key into the free slot, attends over all slots, adds to the scores if the policy
+asks for them, and lets the policy name the victim, whose slot becomes the free one. No tensor is concatenated, gathered
+or reallocated in the steady state, and nothing is read back to the host. Slot order means nothing; `rank` (order among
+kept tokens) is the position inside the cache.
 
 Rows of a left-padded batch hold invisible entries (`tok` is -1) of the lowest ranks, which leave first. Only relative
 positions matter to rotary and ALiBi models, so that the ranks of a padded row are its own ranks plus a constant.
+
+Keys are stored in one of two ways. *Turned*: rotated once, to their index in the stream, where distances between kept
+tokens never change: with original positions, and inside the cache for a contiguous policy, whose recent tokens keep
+their distances and whose few first tokens are turned anew in each step. Else unrotated, and rotated by rank when used.
 
 Source: ours; equal to the papers' "append, attend, evict to C" (StreamingLLM arXiv 2309.17453 section 3.2, H2O arXiv
 2306.14048 algorithm 1).
@@ -20,44 +24,58 @@ import torch
 from transformers.cache_utils import CacheLayerMixin
 
 from tian.errors import InvalidInput
-from tian.hf.attention import attention_and_sums, grouped_attention
-from tian.spec.contract import check_kept, check_slot, check_victim
+from tian.hf.attention import alibi, attention_and_sums, grouped_attention
+from tian.hf.step import add_scores, row_weight, step
+from tian.spec.contract import check_kept, check_victim
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tian.hf.rotary import NoRotary, RotaryTable
+    from tian.hf.kernels import Fused
+    from tian.hf.rotary import Rotary
     from tian.spec import KVPolicy
 
 FIRST_SLOTS = 64  # what an unbounded layer starts with; it doubles when full
-TENSORS = ("keys", "values", "rank", "tok", "score", "free", "pads")
+TENSORS = ("keys", "values", "rank", "tok", "score", "free", "used", "clock", "firsts", "pads")
 
 
 class SlotLayer(CacheLayerMixin):
     """One layer of the cache.
 
-    Bookkeeping tensors have shape `[B, H_kv, N]` if the policy reads scores, `[B, 1, N]` for a padded batch without
-    scores, else `[1, 1, N]`: there every row and head makes the same choice.
+    Bookkeeping tensors have rows `[B, H_kv]` if the policy reads scores, `[B, 1]` for a padded batch without scores,
+    else `[1, 1]`: there every row and head makes the same choice.
     """
 
-    def __init__(self, policy: KVPolicy, layer: int, n_layers: int, rotary: RotaryTable | NoRotary) -> None:
+    keys: Tensor  # [B, H_kv, N, D]
+    values: Tensor  # [B, H_kv, N, D]
+    rank: Tensor  # [rows, N] int32, 0 the oldest; -1: empty
+    tok: Tensor  # [rows, N] int64, index in the stream; -1: empty or padding
+    free: Tensor  # [rows] int32, the slot of the next token
+    used: Tensor  # [rows] int32, `count` as the device knows it
+    clock: Tensor  # [1, 1, 1] int64, `seen` as the device knows it
+
+    def __init__(
+        self, policy: KVPolicy, layer: int, n_layers: int, rotary: Rotary, *, fused: Fused | None = None
+    ) -> None:
         super().__init__()
         self.policy = policy
         self.layer = layer
         self.n_layers = n_layers
         self.rotary = rotary
+        self.fused = fused  # decode kernel of the device, None: torch
         self.capacity: int | None = None
         self.count = 0  # slots in use, invisible ones included; known to the host without asking the device
         self.seen = 0  # tokens that ever entered, padding included
         self.evicted = 0  # `seen` at the last eviction: what came later can still be cropped
         self.prompt_len = 0  # tokens of the first chunk
         self.tried: int | None = None  # capacity at which the policy was last held to its contract
+        self.static = False  # True while a step is recorded: it may use nothing that the host alone knows
+        self.turned = False  # see above
+        self.sinks = 0  # first tokens of a turned layer that change their place in every step
         self.pending: tuple[Tensor, Tensor] | None = None
         self.pads: Tensor | None = None  # [B, 1, 1] int64 padding tokens in front of each row; None: there are none
-        self.rank: Tensor
-        self.tok: Tensor
-        self.free: Tensor
-        self.score: Tensor | None = None
+        self.score: Tensor | None = None  # [B, H_kv, N] float32
+        self.firsts: Tensor | None = None  # [B, H_kv, sinks, D] unrotated keys of the sinks
 
     # -- what transformers asks of a layer --------------------------------------------------------------------------
 
@@ -77,10 +95,23 @@ class SlotLayer(CacheLayerMixin):
         device = key_states.device
         self.rank = torch.full((*rows, slots), -1, dtype=torch.int32, device=device)
         self.tok = torch.full((*rows, slots), -1, dtype=torch.int64, device=device)
-        self.free = torch.zeros((*rows, 1), dtype=torch.int64, device=device)
+        self.free = torch.zeros(rows, dtype=torch.int32, device=device)
+        self.used = torch.zeros(rows, dtype=torch.int32, device=device)
+        self.clock = torch.zeros(1, 1, 1, dtype=torch.int64, device=device)
         self.score = torch.zeros((*rows, slots), device=device) if self.policy.needs else None
         self._try_policy(rows, device)
+        self.choose_storage()
+        self.firsts = key_states.new_zeros(B, kv_heads, self.sinks, D) if self.sinks else None
         self.is_initialized = True
+
+    def choose_storage(self) -> None:
+        """Turned or not, see the module's text: the kernel rotates by rank while it reads, so it has no need of it."""
+        contiguous = self.capacity is None or (self.policy.contiguous and self.pads is None and self.fused is None)
+        self.turned = self.policy.positions == "original" or contiguous or not self.rotary.rotates
+        self.sinks = 0
+        if self.rotary.rotates and contiguous and self.capacity is not None and self.policy.positions == "in_cache":
+            ranks = self.policy.victim_ranks(self.capacity)
+            self.sinks = ranks[0] if ranks is not None else 0
 
     def _try_policy(self, rows: tuple[int, int], device: torch.device) -> None:
         """Hold the policy to its contract once, before the first step: a step itself must not read values back."""
@@ -122,7 +153,7 @@ class SlotLayer(CacheLayerMixin):
     def reset(self) -> None:
         """Forget everything; equal to a fresh layer."""
         self.is_initialized = False
-        self.score = self.pending = self.pads = None
+        self.score = self.firsts = self.pending = self.pads = None
         self.count = self.seen = self.evicted = 0
 
     def crop(self, max_length: int) -> None:
@@ -145,13 +176,13 @@ class SlotLayer(CacheLayerMixin):
                 where="kv",
                 hint="generate without assistant/speculative decoding, or use a larger capacity",
             )
-        gone = self.seen - target
-        self.count -= gone
+        self.count -= self.seen - target
         self.seen = target
         dropped = self.rank >= self.count
         self.rank.masked_fill_(dropped, -1)
         self.tok.masked_fill_(dropped, -1)
         self.free.fill_(self.count)  # nothing was evicted since the slots were last in order
+        self._tell_device()
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Row i continues what row `beam_idx[i]` held (beam search). `beam_idx [B]` int64."""
@@ -162,9 +193,25 @@ class SlotLayer(CacheLayerMixin):
             if x is not None and (x.shape[0] > 1 or self.keys.shape[0] == 1):
                 setattr(self, name, x.index_select(0, beam_idx.to(x.device)))
 
+    def advance(self) -> None:
+        """Bring the host's counts up to date with a recorded step that the device ran by itself."""
+        self.seen += 1
+        if self.count == self.capacity:
+            self.evicted = self.seen
+        else:
+            self.count += 1
+
     # -- attention --------------------------------------------------------------------------------------------------
 
-    def attend(self, query: Tensor, *, scale: float, window: int | None = None, slopes: Tensor | None = None) -> Tensor:
+    def attend(
+        self,
+        query: Tensor,
+        *,
+        scale: float,
+        window: int | None = None,
+        slopes: Tensor | None = None,
+        sink: Tensor | None = None,
+    ) -> Tensor:
         """Write the pending tokens, attend, evict.
 
         Args:
@@ -172,6 +219,7 @@ class SlotLayer(CacheLayerMixin):
             scale: factor of the logits.
             window: the model's own sliding window in tokens, or None.
             slopes: `[H]` float32 ALiBi slopes: -slope * distance is added to the logits; or None.
+            sink: `[H]` float32, one more logit per head whose value is zero; or None.
 
         Returns:
             `[B, H, m, D]`.
@@ -182,140 +230,10 @@ class SlotLayer(CacheLayerMixin):
         assert self.pending is not None  # noqa: S101 - update() ran just before
         key, value = self.pending
         self.pending = None
-        if query.shape[2] == 1:
-            return self._step(query, key, value, scale=scale, window=window, slopes=slopes)
-        return self._chunk(query, key, value, scale=scale, window=window, slopes=slopes)
+        run = step if query.shape[2] == 1 else _chunk
+        return run(self, query, key, value, scale=scale, window=window, slopes=slopes, sink=sink)
 
-    def _step(
-        self, query: Tensor, key: Tensor, value: Tensor, *, scale: float, window: int | None, slopes: Tensor | None
-    ) -> Tensor:
-        if self.count == self.keys.shape[2]:
-            self._grow()
-        n = self.count + 1
-        B, kv_heads, _, D = self.keys.shape
-        where = self.free[..., None].expand(B, kv_heads, 1, 1)
-        self.keys.scatter_(2, where.expand(-1, -1, -1, D), key)
-        self.values.scatter_(2, where.expand(-1, -1, -1, self.values.shape[-1]), value)
-        self.rank.scatter_(2, self.free, self.count)
-        if self.pads is None:
-            self.tok.scatter_(2, self.free, self.seen)
-        else:
-            self.tok.scatter_(2, self.free, (self.seen - self.pads).expand_as(self.free))
-        tok = self.tok[..., :n]
-        in_cache = self.policy.positions == "in_cache"
-        position = self.rank[..., :n] if in_cache else tok.clamp_min(0)
-        here = self.count if in_cache else self.seen
-        self.rotary.ensure(here + 1)
-        at: Tensor | int = here if in_cache or self.pads is None else (here - self.pads)
-        q = self.rotary.rotate(query, torch.full((1, 1, 1), here, device=query.device) if isinstance(at, int) else at)
-        k = self.rotary.rotate(self.keys[:, :, :n], position)
-        mask = None if self.pads is None else (tok >= 0)[..., None, :]
-        if window is not None and here >= window:
-            near = (at - position < window)[..., None, :]
-            mask = near if mask is None else mask & near
-        bias = None if slopes is None else slopes[:, None, None] * (position - at)[..., None, :]
-        v = self.values[:, :, :n]
-        if self.score is None:
-            out = grouped_attention(q, k, v, mask=mask, bias=bias, scale=scale)
-        else:
-            weight = self._row_weight(1, query)
-            out, sums = attention_and_sums(q, k, v, mask=mask, bias=bias, scale=scale, weight=weight)
-            self.score.scatter_(2, self.free, 0.0)  # a slot's former tenant leaves its score behind
-            self._add(self.score[..., :n], sums, 1)
-        self.seen += 1
-        if self.capacity is None or n <= self.capacity:
-            self.free = self.free + 1
-            self.count = n
-        else:
-            self._evict(self.capacity)
-        return out
-
-    def _evict(self, capacity: int) -> None:
-        self.evicted = self.seen
-        victim = check_slot(self.policy, self.policy.victim(self.score, self.rank, capacity), self.rank)[..., None]
-        if self.pads is not None:  # what is invisible leaves first
-            oldest = (self.rank == 0).int().argmax(dim=-1, keepdim=True)
-            victim = torch.where(self.tok.gather(2, oldest) < 0, oldest, victim)
-        gone = self.rank.gather(2, victim)
-        self.rank -= (self.rank > gone).int()
-        self.rank.scatter_(2, victim, -1)
-        self.tok.scatter_(2, victim, -1)
-        self.free = victim
-
-    def _row_weight(self, m: int, query: Tensor, real: Tensor | None = None) -> Tensor:
-        """How much each of the last queries counts in the score: `[B or 1, 1, w]` float32.
-
-        `real` is `[B, 1, m]` bool, False for queries that are padding.
-        """
-        if "last_row" in self.policy.needs:
-            return torch.full((1, 1, 1), 1.0 / query.shape[1], device=query.device)
-        w = min(m, self.policy.window) if "window_sum" in self.policy.needs else m
-        weight = self.policy.decay ** torch.arange(w - 1, -1, -1, device=query.device, dtype=torch.float32)[None, None]
-        return weight if real is None else weight * real[..., -w:]
-
-    def _add(self, score: Tensor, sums: Tensor, m: int) -> None:
-        """Bring the score up to date with what m queries gave. Both `[B, H_kv, n]`."""
-        if "last_row" in self.policy.needs:
-            score.copy_(sums.sum(dim=1, keepdim=True).expand_as(score))
-        elif "window_sum" in self.policy.needs:
-            if m > 1:  # the queries before generation decide; single steps leave the scores alone
-                score.copy_(sums)
-        else:
-            if self.policy.decay != 1.0:
-                score *= self.policy.decay**m
-            score += sums
-
-    def _chunk(
-        self, query: Tensor, key: Tensor, value: Tensor, *, scale: float, window: int | None, slopes: Tensor | None
-    ) -> Tensor:
-        """M > 1 tokens: attend over the kept and the new ones in full, then evict once (the papers' prefill)."""
-        m = query.shape[2]
-        rows = self.rank.shape[:2]
-        device = query.device
-        n = self.count + m
-        new = torch.arange(self.seen, self.seen + m, device=device).expand(*rows, m)
-        if self.pads is not None:
-            new = (new - self.pads).clamp_min(-1)
-        if self.count:
-            key = torch.cat([self.in_order(self.keys), key], dim=2)
-            value = torch.cat([self.in_order(self.values), value], dim=2)
-            tok = torch.cat([self.in_order(self.tok), new], dim=2)
-        else:
-            tok = new
-        order = torch.arange(n, device=device)
-        in_cache = self.policy.positions == "in_cache"
-        position = order.expand(1, 1, n) if in_cache else tok.clamp_min(0)
-        self.rotary.ensure(n if in_cache else self.seen + m)
-        at = order[-m:].expand(1, 1, m) if in_cache else new.clamp_min(0)[:, :1]
-        q = self.rotary.rotate(query, at)
-        k = self.rotary.rotate(key, position)
-        mask = order <= order[-m:, None]
-        if self.pads is not None:  # padding sees itself only, so that its rows stay finite
-            mask = (mask & (tok >= 0)[..., None, :]) | (order == order[-m:, None])
-        if window is not None:
-            mask = mask & (at[..., :, None] - position[..., None, :] < window)
-        bias = None if slopes is None else slopes[:, None, None] * (position[..., None, :] - at[..., :, None])
-        score = None
-        if self.score is None:
-            out = grouped_attention(q, k, value, mask=mask, bias=bias, scale=scale)
-        else:
-            real = None if self.pads is None else (new >= 0)[:, :1]
-            weight = self._row_weight(m, query, real)
-            out, sums = attention_and_sums(q, k, value, mask=mask, bias=bias, scale=scale, weight=weight)
-            old = self.in_order(self.score) if self.count else self.score[..., :0]
-            score = torch.cat([old, self.score.new_zeros(*rows, m)], dim=2)
-            self._add(score, sums, m)
-        self.seen += m
-        if self.capacity is not None and n > self.capacity:
-            keep = self._select(score, tok, self.capacity)
-            key, value = pick(key, keep), pick(value, keep)
-            tok = tok.gather(2, keep.clamp_min(0)).masked_fill(keep < 0, -1)
-            score = score.gather(2, keep.clamp_min(0)) if score is not None else None
-            self.evicted = self.seen
-        self._store(key, value, tok, score)
-        return out
-
-    def _select(self, score: Tensor | None, tok: Tensor, capacity: int) -> Tensor:
+    def select(self, score: Tensor | None, tok: Tensor, capacity: int) -> Tensor:
         """What the policy keeps of a chunk, `[rows, K]`; -1 in front for entries of a padded row that stay invisible."""
         rows, n = tok.shape[:2], tok.shape[2]
         if self.pads is None:
@@ -341,11 +259,11 @@ class SlotLayer(CacheLayerMixin):
         by_rank = self.rank.masked_fill(self.rank < 0, torch.iinfo(torch.int32).max).argsort(dim=-1)
         return pick(x, by_rank[..., : self.count])
 
-    def _store(self, key: Tensor, value: Tensor, tok: Tensor, score: Tensor | None) -> None:
+    def store(self, key: Tensor, value: Tensor, tok: Tensor, score: Tensor | None) -> None:
         """Refill the slots 0..K-1 in order."""
         self.count = count = key.shape[2]
         while count >= self.keys.shape[2] and self.capacity is None:
-            self._grow()
+            self.grow()
         self.keys[:, :, :count] = key
         self.values[:, :, :count] = value
         self.rank.fill_(-1)
@@ -354,9 +272,14 @@ class SlotLayer(CacheLayerMixin):
         self.tok[..., :count] = tok
         if self.score is not None and score is not None:
             self.score[..., :count] = score
-        self.free = torch.full_like(self.free, count)
+        self.free.fill_(count)
+        self._tell_device()
 
-    def _grow(self) -> None:
+    def _tell_device(self) -> None:
+        self.used.fill_(self.count)
+        self.clock.fill_(self.seen)
+
+    def grow(self) -> None:
         """Double the slots of an unbounded layer."""
         for name in ("keys", "values", "rank", "tok", "score"):
             x = getattr(self, name)
@@ -374,6 +297,72 @@ class SlotLayer(CacheLayerMixin):
         """Allocated bytes: keys, values and bookkeeping."""
         found = [getattr(self, name) for name in TENSORS] if self.is_initialized else []
         return sum(x.nbytes for x in found if x is not None)
+
+
+def _chunk(
+    layer: SlotLayer,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    scale: float,
+    window: int | None,
+    slopes: Tensor | None,
+    sink: Tensor | None,
+) -> Tensor:
+    """M > 1 tokens: attend over the kept and the new ones in full, then evict once (the papers' prefill)."""
+    m, n = query.shape[2], layer.count + query.shape[2]
+    rows, device, rotary = layer.rank.shape[:2], query.device, layer.rotary
+    new = torch.arange(layer.seen, layer.seen + m, device=device).expand(*rows, m)
+    if layer.pads is not None:
+        new = (new - layer.pads).clamp_min(-1)
+    if layer.firsts is not None:  # the sinks that this chunk brings, still unrotated
+        known = min(layer.count, layer.sinks)
+        layer.firsts[:, :, known : known + m] = key[:, :, : layer.sinks - known]
+    if layer.turned:
+        key = rotary.turn(key, rotary.span(layer.seen, m))
+        query = rotary.turn(query, rotary.span(layer.seen, m))
+    if layer.count:
+        key = torch.cat([layer.in_order(layer.keys), key], dim=2)
+        value = torch.cat([layer.in_order(layer.values), value], dim=2)
+        tok = torch.cat([layer.in_order(layer.tok), new], dim=2)
+    else:
+        tok = new
+    if layer.firsts is not None:
+        sinks = min(layer.sinks, n)
+        key[:, :, :sinks] = rotary.turn(layer.firsts[:, :, :sinks], rotary.span(layer.seen - layer.count, sinks))
+    order = torch.arange(n, device=device)
+    in_cache = layer.policy.positions == "in_cache"
+    position = order.expand(1, 1, n) if in_cache else tok.clamp_min(0)
+    at = order[-m:].expand(1, 1, m) if in_cache else new.clamp_min(0)[:, :1]
+    used = key
+    if not layer.turned:
+        cos, sin = rotary.table(n)
+        query, used = rotary.turn(query, (cos[n - m : n], sin[n - m : n])), rotary.turn(key, (cos[:n], sin[:n]))
+    mask = order <= order[-m:, None]
+    if layer.pads is not None:  # padding sees itself only, so that its rows stay finite
+        mask = (mask & (tok >= 0)[..., None, :]) | (order == order[-m:, None])
+    if window is not None:
+        mask = mask & (at[..., :, None] - position[..., None, :] < window)
+    bias = alibi(slopes, position, at)
+    score = None
+    if layer.score is None:
+        out = grouped_attention(query, used, value, mask=mask, bias=bias, scale=scale, sink=sink)
+    else:
+        weight = row_weight(layer.policy, m, query, None if layer.pads is None else (new >= 0)[:, :1])
+        out, sums = attention_and_sums(query, used, value, mask=mask, bias=bias, scale=scale, weight=weight, sink=sink)
+        old = layer.in_order(layer.score) if layer.count else layer.score[..., :0]
+        score = torch.cat([old, layer.score.new_zeros(*rows, m)], dim=2)
+        add_scores(layer.policy, score, sums, m)
+    layer.seen += m
+    if layer.capacity is not None and n > layer.capacity:
+        keep = layer.select(score, tok, layer.capacity)
+        key, value = pick(key, keep), pick(value, keep)
+        tok = tok.gather(2, keep.clamp_min(0)).masked_fill(keep < 0, -1)
+        score = score.gather(2, keep.clamp_min(0)) if score is not None else None
+        layer.evicted = layer.seen
+    layer.store(key, value, tok, score)
+    return out
 
 
 def pick(x: Tensor, index: Tensor) -> Tensor:

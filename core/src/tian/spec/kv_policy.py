@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from tian.spec.victims import lowest_slot
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -30,12 +32,15 @@ class KVPolicy(ABC):
         window: with `window_sum`, how many queries count.
         positions: `in_cache` (rank among the kept) or `original` (index in the stream): what rotary angles use.
         chunk_invariant: see above.
+        contiguous: what is kept is always the first few tokens, as many as `victim_ranks` spares, and the newest. The
+            host then rotates each key once, when it comes, instead of all of them in every step.
     """
 
     SPEC: ClassVar[int] = 1
     needs: ClassVar[frozenset[str]] = frozenset()
     positions: Literal["original", "in_cache"] = "in_cache"
     chunk_invariant: ClassVar[bool] = True
+    contiguous: ClassVar[bool] = False
     decay: float = 1.0
     window: int = 32
 
@@ -63,11 +68,26 @@ class KVPolicy(ABC):
             on anything else.
         """
 
+    def victim_ranks(self, capacity: int) -> tuple[int, int] | None:
+        """The ranks among which the lowest score goes, the oldest of equals: (first, last), 0 <= first <= last < C.
+
+        A policy that has such a rule needs no `victim` and runs in the fused kernels: `(0, 0)` is a window, `(S, S)`
+        keeps S sinks, `(0, C - R)` protects the R newest.
+
+        Args:
+            capacity: C; the new token has rank C.
+
+        Returns:
+            The range, or None: `victim` decides otherwise.
+        """
+        return None
+
     def victim(self, score: Tensor | None, rank: Tensor, capacity: int) -> Tensor:
         """The slot to free after one step, when C + 1 slots are full.
 
-        This default asks `select` with the slots in order of rank, which any policy gets for free; override it with
-        elementwise code for speed. It needs `select` to keep exactly C of C + 1 tokens.
+        This default follows `victim_ranks`; without them it asks `select` with the slots in order of rank, which any
+        policy gets for free, and which needs `select` to keep exactly C of C + 1 tokens. Override it with elementwise
+        code for speed.
 
         Args:
             score: `[B, H_kv, C+1]` float32 by slot, or None.
@@ -78,6 +98,9 @@ class KVPolicy(ABC):
             `[B, H_kv]` int64 slot indices. The host looks at shape and dtype in every step, at the values only once
             per layer and capacity, before the first step: reading them back would stall the device.
         """
+        ranks = self.victim_ranks(capacity)
+        if ranks is not None:
+            return lowest_slot(score, rank, first=ranks[0], last=ranks[1])
         order = rank.argsort(dim=-1)
         by_rank = None if score is None else score.gather(-1, order)
         token = rank.gather(-1, order).long()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from tian.errors import InvalidInput
 from tian.spec import KVPolicy
 from tian_kvcache.budget import LEAST, budget_tokens, layer_tokens
-from tian_kvcache.ranking import keep_all, keep_highest, lowest_slot, with_recent
+from tian_kvcache.ranking import keep_all, keep_highest, with_recent
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,10 +72,17 @@ class H2O(KVPolicy):
         )
         return with_recent(kept, length=length, recent=recent)
 
+    def victim_ranks(self, capacity: int) -> tuple[int, int] | None:
+        """All but the sinks and the `recent` newest."""
+        return self.sinks, capacity - self.recent_of(capacity)
+
     def victim(self, score: Tensor | None, rank: Tensor, capacity: int) -> Tensor:
-        """The lowest score among all but the sinks and the `recent` newest."""
-        last = capacity - self.recent_of(capacity)
-        return lowest_slot(given(score, self), rank, first=self.sinks, last=last)
+        """The lowest score among `victim_ranks`.
+
+        Raises:
+            InvalidInput: no score was given.
+        """
+        return super().victim(given(score, self), rank, capacity)
 
 
 class H2ODecay(H2O):

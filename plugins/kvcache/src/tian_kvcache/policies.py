@@ -67,6 +67,7 @@ class Streaming(KVPolicy):
     needs: ClassVar[frozenset[str]] = frozenset()
     positions: Literal["original", "in_cache"] = "in_cache"
     chunk_invariant: ClassVar[bool] = False
+    contiguous: ClassVar[bool] = True
 
     def __init__(self, options: StreamingOptions) -> None:
         self.sinks = options.sinks
@@ -81,9 +82,9 @@ class Streaming(KVPolicy):
         """The first `sinks` and the newest others."""
         return keep_first_and_recent(token.shape[-1], sinks=self.sinks, capacity=capacity, like=token)
 
-    def victim(self, score: Tensor | None, rank: Tensor, capacity: int) -> Tensor:
-        """The oldest token behind the sinks: rank == sinks."""
-        return (rank == self.sinks).int().argmax(dim=-1)
+    def victim_ranks(self, capacity: int) -> tuple[int, int]:
+        """The oldest token behind the sinks."""
+        return self.sinks, self.sinks
 
 
 class Window(Streaming):

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
+from tian.spec.victims import lowest_slot
 from tian_kvcache.heavy import H2O, given
-from tian_kvcache.ranking import keep_all, keep_highest, lowest_slot, with_recent
+from tian_kvcache.ranking import keep_all, keep_highest, with_recent
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,6 +69,10 @@ class Random(H2O):
         drawn = draw(score, rank, self.seed)[..., : length - 1]
         kept = keep_highest(drawn, sinks=self.sinks, heavy=capacity - self.sinks - 1)
         return with_recent(kept, length=length, recent=1)
+
+    def victim_ranks(self, capacity: int) -> None:
+        """None: the draw decides."""
+        return
 
     def victim(self, score: Tensor | None, rank: Tensor, capacity: int) -> Tensor:
         """The lowest draw."""

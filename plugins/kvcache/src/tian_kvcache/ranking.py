@@ -1,7 +1,4 @@
-"""Who goes: the lowest score within a range of ranks, oldest first among equals; by slot for a step, by age for a chunk.
-
-NaN counts as the lowest score, so that a broken score evicts an old token and never leaves the range.
-"""
+"""Which tokens of a chunk stay: the highest scores, the newer of equals, and the most recent."""
 
 from __future__ import annotations
 
@@ -9,35 +6,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from tian.spec.victims import ordered
+
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-def _ordered(score: Tensor) -> Tensor:
-    return torch.nan_to_num(score, nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
-
-
-def lowest_slot(score: Tensor, rank: Tensor, *, first: int, last: int) -> Tensor:
-    """The slot with the lowest score among ranks `first`..`last`; equals: the smallest rank. Elementwise, no sync.
-
-    Args:
-        score: `[B, H_kv, N]` float, by slot.
-        rank: `[B, H_kv, N]` int32, by slot.
-        first: lowest rank that may go.
-        last: highest rank that may go, >= first.
-
-    Returns:
-        `[B, H_kv]` int64 slots.
-
-    Example:
-        >>> lowest_slot(torch.tensor([[[5.0, 1.0, 1.0, 0.0]]]), torch.tensor([[[0, 2, 1, 3]]]), first=0, last=2).item()
-        2
-    """
-    value = _ordered(score)
-    eligible = (rank >= first) & (rank <= last)
-    least = value.masked_fill(~eligible, torch.inf).amin(dim=-1, keepdim=True)
-    tied = eligible & (value <= least)
-    return rank.masked_fill(~tied, torch.iinfo(rank.dtype).max).argmin(dim=-1)
 
 
 def keep_highest(score: Tensor, *, sinks: int, heavy: int) -> Tensor:
@@ -52,7 +24,7 @@ def keep_highest(score: Tensor, *, sinks: int, heavy: int) -> Tensor:
     Returns:
         `[B, H_kv, sinks + heavy]` int64, ascending.
     """
-    old = _ordered(score)[..., sinks:]
+    old = ordered(score)[..., sinks:]
     order = old.sort(dim=-1, stable=True).indices[..., old.shape[-1] - heavy :] + sinks
     first = torch.arange(sinks, device=score.device).expand(*score.shape[:2], sinks)
     return torch.cat([first, order.sort(dim=-1).values], dim=-1)

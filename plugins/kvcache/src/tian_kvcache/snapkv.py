@@ -50,6 +50,6 @@ class SnapKV(H2O):
         in_prompt = token[..., -1:] == length - 1  # nothing has been dropped yet
         return with_recent(torch.where(in_prompt, elected, before), length=length, recent=recent)
 
-    def victim(self, score: Tensor | None, rank: Tensor, capacity: int) -> Tensor:
+    def victim_ranks(self, capacity: int) -> tuple[int, int]:
         """The oldest of the recent part."""
-        return (rank == capacity - self.recent_of(capacity)).int().argmax(dim=-1)
+        return (capacity - self.recent_of(capacity),) * 2
