@@ -9,6 +9,7 @@ from typing import ClassVar
 import pytest
 import torch
 
+from tian.hf.attention import Logits
 from tian.hf.cache import SlotLayer
 from tian.hf.kernels import obstacle
 from tian.hf.rotary import NoRotary, Rotary
@@ -95,7 +96,7 @@ def test_forty_steps_are_those_of_the_torch_step(name, prompt, kind):
         assert torch.equal(plain.used, fused.used)
         if plain.score is not None:
             assert torch.allclose(plain.in_order(plain.score), fused.in_order(fused.score), atol=1e-5)
-    assert not obstacle(fused, window=None, slopes=more.get("slopes"))
+    assert not obstacle(fused, Logits(**more))
 
 
 def layer_of(policy, *, pads=None):
@@ -119,6 +120,6 @@ def layer_of(policy, *, pads=None):
 )
 def test_what_the_kernel_cannot_do_runs_in_torch(layer, options, reason):
     layer = layer()
-    assert reason in obstacle(layer, **{"window": None, "slopes": None, **options})
+    assert reason in obstacle(layer, Logits(1.0, **options))
     layer.update(torch.zeros(B, H_KV, 1, D), torch.zeros(B, H_KV, 1, D))
     assert layer.attend(torch.zeros(B, H, 1, D), scale=1.0, **options).isfinite().all()

@@ -12,16 +12,18 @@ if TYPE_CHECKING:
     from tian.hf.cache import SlotCache
     from tian.hf.host import attach, prefill
     from tian.hf.loading import load_model, load_tokenizer
+    from tian.hf.record import RecordedStep
 
 _HOMES = {
     "attach": "tian.hf.host",
     "prefill": "tian.hf.host",
+    "RecordedStep": "tian.hf.record",
     "SlotCache": "tian.hf.cache",
     "load_model": "tian.hf.loading",
     "load_tokenizer": "tian.hf.loading",
 }
 
-__all__ = ["SlotCache", "attach", "load_model", "load_tokenizer", "prefill"]
+__all__ = ["RecordedStep", "SlotCache", "attach", "load_model", "load_tokenizer", "prefill"]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, overload
 
 import torch
@@ -9,6 +10,24 @@ from torch.nn.functional import scaled_dot_product_attention
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Logits:
+    """What a model does to query key^T before the softmax.
+
+    Attributes:
+        scale: factor of the logits.
+        window: the model's own sliding window in tokens, or None.
+        slopes: `[H]` float32 ALiBi slopes: -slope * distance is added; or None.
+        sink: `[H]` float32, one more logit per head whose value is zero; or None.
+    """
+
+    scale: float
+    window: int | None = None
+    slopes: Tensor | None = None
+    sink: Tensor | None = None
+
 
 BLOCK = 128  # query rows whose weights are held at once: memory stays O(B H BLOCK n), not O(B H m n)
 
@@ -76,7 +95,7 @@ def attention_and_sums(
     Returns:
         Output `[B, H, m, D]` and sums `[B, H_kv, n]` float32.
     """
-    B, H, m, D = query.shape
+    B, H, m, _ = query.shape
     kv_heads, n = key.shape[1], key.shape[2]
     unscored = m - weight.shape[-1]
     first = 0 if sink is not None else unscored  # the library's kernel has no sink, and needs no weights
@@ -87,14 +106,12 @@ def attention_and_sums(
         out[:, :, :first] = grouped_attention(
             query[:, :, :first], key, value, mask=_rows(mask, 0, first, m), bias=_rows(bias, 0, first, m), scale=scale
         )
-    G, keys = H // kv_heads, key.transpose(-1, -2)
+    G = H // kv_heads
     extra = None if sink is None else sink.float().view(1, kv_heads, G, 1, 1)
     for start in range(first, m, BLOCK):
         stop = min(start + BLOCK, m)
         r = stop - start
-        # The G grouped heads become rows: broadcasting over a group dimension would copy keys and values G times.
-        q = query[:, :, start:stop].reshape(B, kv_heads, G * r, D)
-        logits = (q @ keys).view(B, kv_heads, G, r, n).float() * scale
+        logits = grouped_logits(query[:, :, start:stop], key, scale=scale)
         here = _rows(bias, start, stop, m)
         if here is not None:
             logits = logits + _grouped(here, B, H, kv_heads)
@@ -109,6 +126,15 @@ def attention_and_sums(
             rows = weight[..., max(start - unscored, 0) : stop - unscored, None]
             sums += (p[:, :, :, r - rows.shape[-2] :].sum(dim=2) * rows).sum(dim=2)
     return out, sums
+
+
+def grouped_logits(query: Tensor, key: Tensor, *, scale: float) -> Tensor:
+    """Query key^T * scale, `[B, H_kv, G, m, n]` float32, of `[B, H, m, D]` and `[B, H_kv, n, D]`."""
+    B, H, m, D = query.shape
+    kv_heads = key.shape[1]
+    # The G grouped heads become rows: broadcasting over a group dimension would copy keys G times.
+    rows = query.reshape(B, kv_heads, H // kv_heads * m, D)
+    return (rows @ key.transpose(-1, -2)).view(B, kv_heads, H // kv_heads, m, -1).float() * scale
 
 
 def alibi(slopes: Tensor | None, position: Tensor, at: Tensor) -> Tensor | None:

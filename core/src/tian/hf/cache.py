@@ -40,6 +40,14 @@ class SlotCache(Cache):
         for layer in self.layers:
             layer.pads = None if pads is None else pads.view(-1, 1, 1)
 
+    def set_stepwise(self, on: bool) -> None:  # noqa: FBT001 - a switch
+        """Whether tokens of one chunk see what they would have seen one by one (contiguous policies), or all before.
+
+        The default is the papers' prefill: a chunk is attended in full before anything is dropped.
+        """
+        for layer in self.layers:
+            layer.stepwise = on
+
     def kept(self, layer: int = 0) -> Tensor:
         """Absolute indices of the tokens layer `layer` keeps, oldest first: `[B or 1, H_kv or 1, n]` int64."""
         return self.layers[layer].kept()

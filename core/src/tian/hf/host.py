@@ -136,7 +136,9 @@ def attach(model: Any, *, kv: KVPolicy, kernel: str = "auto") -> Iterator[SlotCa
             kwargs["position_ids"] = torch.zeros(ids.shape[:2], dtype=torch.int64, device=ids.device)
         elif family.positions == "learned":
             kwargs["position_ids"] = _learned_positions(model, cache, ids)
-        kwargs["attention_mask"] = None  # visibility follows from ranks and padding
+        # Visibility follows from ranks and padding. Falcon sizes its bias by this mask, and fails without one.
+        dummy = slopes is not None and model.config.model_type == "falcon"
+        kwargs["attention_mask"] = torch.ones(ids.shape[:2], device=ids.device) if dummy else None
         return args, kwargs
 
     with ExitStack() as stack:
@@ -210,7 +212,7 @@ def _check_call(model: Any, cache: SlotCache, kwargs: dict[str, Any]) -> None:
         raise InvalidInput("attention weights are not returned by the slot cache", hint="leave output_attentions off")
 
 
-def prefill(model: Any, ids: Tensor, cache: SlotCache, *, chunk: int) -> Tensor:
+def prefill(model: Any, ids: Tensor, cache: SlotCache, *, chunk: int, stepwise: bool = False) -> Tensor:
     """Feed a long prompt piece by piece: the memory of attention is bounded by capacity + chunk.
 
     Each piece attends to what is kept and to itself in full, then the policy evicts; so the kept tokens and the outputs
@@ -221,17 +223,23 @@ def prefill(model: Any, ids: Tensor, cache: SlotCache, *, chunk: int) -> Tensor:
         ids: `[B, T]` int64, without padding.
         cache: what `attach` yielded.
         chunk: tokens a piece, >= 1.
+        stepwise: each token sees what it would have seen had all come one by one; for contiguous policies, whose
+            result then does not depend on `chunk`.
 
     Returns:
         Logits of the last token, `[B, V]`.
 
     Raises:
-        InvalidInput: chunk below 1 or an empty prompt.
+        InvalidInput: chunk below 1 or an empty prompt; stepwise for a policy that is not contiguous.
     """
     if chunk < 1 or ids.shape[1] < 1:
         raise InvalidInput(f"need chunk >= 1 and at least one token, got {chunk} and {ids.shape[1]}")
-    for start in range(0, ids.shape[1], chunk):
-        piece = ids[:, start : start + chunk]
-        out = model(input_ids=piece, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    cache.set_stepwise(stepwise)
+    try:
+        for start in range(0, ids.shape[1], chunk):
+            piece = ids[:, start : start + chunk]
+            out = model(input_ids=piece, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    finally:
+        cache.set_stepwise(False)
     logits: Tensor = out.logits[:, -1]
     return logits

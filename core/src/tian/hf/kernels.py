@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from tian.hf.attention import Logits
     from tian.hf.slots import SlotLayer
 
 KERNELS = ("auto", "triton", "torch")
@@ -54,7 +55,7 @@ def fused_kernel(kernel: str, device: torch.device) -> Fused | None:
     return partial(decode_attention, kernel="triton") if chosen == "triton" else None
 
 
-def obstacle(layer: SlotLayer, *, window: int | None, slopes: Tensor | None) -> str:
+def obstacle(layer: SlotLayer, how: Logits) -> str:
     """Why this layer's step cannot run fused; empty when it can. No value is read from the device."""
     policy = layer.policy
     if layer.capacity is None:
@@ -63,9 +64,9 @@ def obstacle(layer: SlotLayer, *, window: int | None, slopes: Tensor | None) -> 
         return f"{type(policy).__name__} chooses its victim in code of its own"
     if layer.pads is not None:
         return "rows of the batch are padded"
-    if window is not None and window <= layer.capacity:
-        return f"the model's own sliding window of {window} tokens cuts into the cache"
-    if slopes is not None and policy.positions == "original":
+    if how.window is not None and how.window <= layer.capacity:
+        return f"the model's own sliding window of {how.window} tokens cuts into the cache"
+    if how.slopes is not None and policy.positions == "original":
         return "the kernel's bias counts distances inside the cache"
     return ""
 
@@ -75,17 +76,13 @@ def fused_step(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    *,
-    scale: float,
-    window: int | None,
-    slopes: Tensor | None,
-    sink: Tensor | None,
+    how: Logits,
 ) -> Tensor | None:
     """The step in two launches, in place; None when the layer needs the torch step.
 
     Shapes as in `tian.hf.step.step`; a turned layer brings query and key rotated.
     """
-    if layer.fused is None or layer.capacity is None or obstacle(layer, window=window, slopes=slopes):
+    if layer.fused is None or layer.capacity is None or obstacle(layer, how):
         return None
     from tian_kernels import Rotary, Slots, Victim
 
@@ -101,10 +98,10 @@ def fused_step(
         value[:, :, 0],
         slots,
         victim=Victim(*ranks, decay=float(layer.policy.decay)),
-        scale=scale,
+        scale=how.scale,
         rotary=rotary,
-        sink=sink,
-        slope=slopes,
+        sink=how.sink,
+        slope=how.slopes,
     )
     layer.tok.scatter_(2, layer.free.long()[..., None], -1)  # the next token's slot is empty in either case
     return out[:, :, None]

@@ -24,7 +24,8 @@ import torch
 from transformers.cache_utils import CacheLayerMixin
 
 from tian.errors import InvalidInput
-from tian.hf.attention import alibi, attention_and_sums, grouped_attention
+from tian.hf import band
+from tian.hf.attention import Logits, alibi, attention_and_sums, grouped_attention
 from tian.hf.step import add_scores, row_weight, step
 from tian.spec.contract import check_kept, check_victim
 
@@ -69,6 +70,7 @@ class SlotLayer(CacheLayerMixin):
         self.evicted = 0  # `seen` at the last eviction: what came later can still be cropped
         self.prompt_len = 0  # tokens of the first chunk
         self.tried: int | None = None  # capacity at which the policy was last held to its contract
+        self.stepwise = False  # True: tokens of a chunk see what they would in single steps
         self.static = False  # True while a step is recorded: it may use nothing that the host alone knows
         self.turned = False  # see above
         self.sinks = 0  # first tokens of a turned layer that change their place in every step
@@ -230,8 +232,27 @@ class SlotLayer(CacheLayerMixin):
         assert self.pending is not None  # noqa: S101 - update() ran just before
         key, value = self.pending
         self.pending = None
-        run = step if query.shape[2] == 1 else _chunk
-        return run(self, query, key, value, scale=scale, window=window, slopes=slopes, sink=sink)
+        m, how = query.shape[2], Logits(scale, window, slopes, sink)
+        if m == 1:
+            return step(self, query, key, value, how)
+        if not self.stepwise or self.capacity is None or self.count + m <= self.capacity + 1:
+            return _chunk(self, query, key, value, how)
+        self._check_stepwise(how)
+        room = self.capacity + 1 - self.count  # so many see all there is, and leave a full cache
+        parts = []
+        if self.count < self.capacity:
+            parts.append(_chunk(self, query[:, :, :room], key[:, :, :room], value[:, :, :room], how))
+            query, key, value = query[:, :, room:], key[:, :, room:], value[:, :, room:]
+        return torch.cat([*parts, band.banded(self, query, key, value, how)], dim=2)
+
+    def _check_stepwise(self, how: Logits) -> None:
+        why = band.obstacle(self, how)
+        if why:
+            raise InvalidInput(
+                f"a chunk cannot be read as if token by token: {why}",
+                where="kv",
+                hint="feed the tokens one by one, or leave stepwise off: the chunk is then attended in full",
+            )
 
     def select(self, score: Tensor | None, tok: Tensor, capacity: int) -> Tensor:
         """What the policy keeps of a chunk, `[rows, K]`; -1 in front for entries of a padded row that stay invisible."""
@@ -304,11 +325,7 @@ def _chunk(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    *,
-    scale: float,
-    window: int | None,
-    slopes: Tensor | None,
-    sink: Tensor | None,
+    how: Logits,
 ) -> Tensor:
     """M > 1 tokens: attend over the kept and the new ones in full, then evict once (the papers' prefill)."""
     m, n = query.shape[2], layer.count + query.shape[2]
@@ -342,15 +359,17 @@ def _chunk(
     mask = order <= order[-m:, None]
     if layer.pads is not None:  # padding sees itself only, so that its rows stay finite
         mask = (mask & (tok >= 0)[..., None, :]) | (order == order[-m:, None])
-    if window is not None:
-        mask = mask & (at[..., :, None] - position[..., None, :] < window)
-    bias = alibi(slopes, position, at)
+    if how.window is not None:
+        mask = mask & (at[..., :, None] - position[..., None, :] < how.window)
+    bias = alibi(how.slopes, position, at)
     score = None
     if layer.score is None:
-        out = grouped_attention(query, used, value, mask=mask, bias=bias, scale=scale, sink=sink)
+        out = grouped_attention(query, used, value, mask=mask, bias=bias, scale=how.scale, sink=how.sink)
     else:
         weight = row_weight(layer.policy, m, query, None if layer.pads is None else (new >= 0)[:, :1])
-        out, sums = attention_and_sums(query, used, value, mask=mask, bias=bias, scale=scale, weight=weight, sink=sink)
+        out, sums = attention_and_sums(
+            query, used, value, mask=mask, bias=bias, scale=how.scale, weight=weight, sink=how.sink
+        )
         old = layer.in_order(layer.score) if layer.count else layer.score[..., :0]
         score = torch.cat([old, layer.score.new_zeros(*rows, m)], dim=2)
         add_scores(layer.policy, score, sums, m)

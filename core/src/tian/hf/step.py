@@ -18,6 +18,7 @@ from tian.spec.contract import check_slot
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from tian.hf.attention import Logits
     from tian.hf.slots import SlotLayer
     from tian.spec import KVPolicy
 
@@ -29,11 +30,7 @@ def step(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    *,
-    scale: float,
-    window: int | None,
-    slopes: Tensor | None,
-    sink: Tensor | None,
+    how: Logits,
 ) -> Tensor:
     """Attend from one new token to what is kept and to itself, then evict if the layer is full.
 
@@ -42,10 +39,7 @@ def step(
         query: `[B, H, 1, D]`, unrotated.
         key: `[B, H_kv, 1, D]`, unrotated.
         value: `[B, H_kv, 1, D]`.
-        scale: as in `SlotLayer.attend`.
-        window: as there.
-        slopes: as there.
-        sink: as there.
+        how: what the model does to the logits.
 
     Returns:
         `[B, H, 1, D]`.
@@ -56,9 +50,9 @@ def step(
         query, key = _turn_new(layer, query, key)
     done = None
     if layer.fused is not None:
-        done = fused_step(layer, query, key, value, scale=scale, window=window, slopes=slopes, sink=sink)
+        done = fused_step(layer, query, key, value, how)
     if done is None:
-        done = _torch_step(layer, query, key, value, scale=scale, window=window, slopes=slopes, sink=sink)
+        done = _torch_step(layer, query, key, value, how)
     layer.clock += 1
     if not layer.static:
         layer.advance()
@@ -86,11 +80,7 @@ def _torch_step(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    *,
-    scale: float,
-    window: int | None,
-    slopes: Tensor | None,
-    sink: Tensor | None,
+    how: Logits,
 ) -> Tensor:
     B, kv_heads, N, D = layer.keys.shape
     n = N if layer.static else layer.count + 1
@@ -115,18 +105,18 @@ def _torch_step(
     elif layer.static:
         mask = (rank >= 0)[..., None, :]
     bias = None
-    if window is not None or slopes is not None:
+    if how.window is not None or how.slopes is not None:
         in_cache = layer.policy.positions == "in_cache"
         position, at = (rank, layer.used[..., None]) if in_cache else (tok.clamp_min(0), own)
-        if window is not None:
-            near = (at - position < window)[..., None, :]
+        if how.window is not None:
+            near = (at - position < how.window)[..., None, :]
             mask = near if mask is None else mask & near
-        bias = alibi(slopes, position, at)
+        bias = alibi(how.slopes, position, at)
     if layer.score is None:
-        out = grouped_attention(q, k, v, mask=mask, bias=bias, scale=scale, sink=sink)
+        out = grouped_attention(q, k, v, mask=mask, bias=bias, scale=how.scale, sink=how.sink)
     else:
         weight = row_weight(layer.policy, 1, query)
-        out, sums = attention_and_sums(q, k, v, mask=mask, bias=bias, scale=scale, weight=weight, sink=sink)
+        out, sums = attention_and_sums(q, k, v, mask=mask, bias=bias, scale=how.scale, weight=weight, sink=how.sink)
         layer.score.scatter_(2, free, 0.0)  # a slot's former tenant leaves its score behind
         add_scores(layer.policy, layer.score[..., :n], sums, 1)
     if layer.static:

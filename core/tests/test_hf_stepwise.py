@@ -1,0 +1,126 @@
+"""Contiguous policies: keys turned once give what keys turned in every step give, and a stepwise chunk is its steps."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import ClassVar
+
+import pytest
+import torch
+
+from tian.errors import InvalidInput
+from tian.hf import attach, prefill
+from tian.hf.families import FAMILIES
+from tian.hf.rotary import Rotary
+from tian.spec import KVPolicy
+
+KINDS = sorted({*FAMILIES, "falcon-new", "falcon-alibi"})
+MOVABLE = [k for k in KINDS if k != "opt"]  # learned positions cannot move inside a cache
+
+
+class Plain(KVPolicy):
+    """First and last tokens; the host does not know that they are contiguous."""
+
+    def __init__(self, first, last, positions="in_cache"):
+        self.first, self.last, self.positions = first, last, positions
+
+    def capacity(self, layer, n_layers, prompt_len):
+        return self.first + self.last
+
+    def select(self, score, token, capacity):
+        n = token.shape[-1]
+        index = torch.tensor([i for i in range(n) if i < self.first or i >= n - self.last])
+        return index.expand(*token.shape[:2], -1)
+
+
+class Known(Plain):
+    contiguous: ClassVar[bool] = True
+
+    def victim_ranks(self, capacity):
+        return self.first, self.first
+
+
+def ids_of(batch, length, *, vocab=61):
+    return torch.randint(1, vocab, (batch, length), generator=torch.Generator().manual_seed(3))
+
+
+def feed(model, policy, ids, chunks, *, stepwise=False):
+    out, start = [], 0
+    with attach(model, kv=policy) as cache:
+        cache.set_stepwise(stepwise)
+        for size in chunks:
+            out.append(model(input_ids=ids[:, start : start + size], past_key_values=cache, use_cache=True).logits)
+            start += size
+        assert start == ids.shape[1]
+        return torch.cat(out, dim=1), cache
+
+
+@pytest.mark.parametrize("kind", MOVABLE)
+@pytest.mark.parametrize("first", [0, 3])
+def test_keys_turned_once_give_what_keys_turned_in_every_step_give(models, kind, first):
+    model, ids = models(kind), ids_of(2, 60)
+    chunks = [2, 1, 1, 9, *[1] * 20, 8, *[1] * 19]
+    plain, old = feed(model, Plain(first, 7), ids, chunks)
+    known, new = feed(model, Known(first, 7), ids, chunks)
+    assert torch.allclose(plain, known, atol=2e-5)
+    for layer in range(2):
+        assert torch.equal(old.kept(layer), new.kept(layer))
+    assert new.layers[0].turned
+    assert old.layers[0].turned != old.layers[0].rotary.rotates
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("first", [0, 3])
+def test_a_stepwise_chunk_is_its_tokens_one_by_one(models, kind, first):
+    model, ids = models(kind), ids_of(2, 60)
+    policy = Known(first, 7, positions="original" if kind == "opt" else "in_cache")
+    single, one = feed(model, policy, ids, [1] * 60)
+    for chunks in ([60], [5, 20, 1, 1, 33], [2, 9, 49], [first + 7, 30, 23 - first]):
+        many, other = feed(model, policy, ids, chunks, stepwise=True)
+        assert torch.allclose(single, many, atol=2e-5)
+        for layer in range(2):
+            assert torch.equal(one.kept(layer), other.kept(layer))
+
+
+@pytest.mark.parametrize("kind", ["llama", "falcon-alibi"])
+def test_a_stepwise_chunk_with_original_positions_is_its_steps(models, kind):
+    model, ids = models(kind), ids_of(1, 50)
+    policy = Known(2, 6, positions="original")
+    single, _ = feed(model, policy, ids, [1] * 50)
+    many, _ = feed(model, policy, ids, [4, 26, 1, 19], stepwise=True)
+    assert torch.allclose(single, many, atol=2e-5)
+
+
+def test_prefill_stepwise_does_not_depend_on_the_chunk_and_leaves_the_switch_off(models):
+    model, ids = models("llama"), ids_of(1, 50)
+    ends = []
+    for chunk in (1, 7, 50):
+        with attach(model, kv=Known(2, 6)) as cache:
+            ends.append(prefill(model, ids, cache, chunk=chunk, stepwise=True))
+            assert not any(layer.stepwise for layer in cache.layers)
+    assert torch.allclose(ends[0], ends[1], atol=2e-5)
+    assert torch.allclose(ends[0], ends[2], atol=2e-5)
+    with attach(model, kv=Known(2, 6)) as cache:  # the control: the papers' prefill sees more
+        assert not torch.allclose(prefill(model, ids, cache, chunk=50), ends[0], atol=1e-3)
+
+
+class Scored(Plain):
+    needs: ClassVar = frozenset({"colsum"})
+
+
+@pytest.mark.parametrize("policy", [Plain(2, 6), Scored(2, 6)])
+def test_a_policy_that_decides_after_each_token_cannot_be_read_stepwise_in_chunks(models, policy):
+    with pytest.raises(InvalidInput, match="decides after each token") as error:
+        feed(models("llama"), policy, ids_of(1, 50), [50], stepwise=True)
+    assert "one by one" in error.value.hint
+
+
+@pytest.mark.parametrize("t", [100, 100_000, 4_000_000])
+def test_angles_of_a_late_position_keep_the_distance_exact(t):
+    inverse = 10000.0 ** (-torch.arange(0, 128, 2, dtype=torch.float64) / 128)
+    single = Rotary(SimpleNamespace(inv_freq=inverse), dtype=torch.float32, device=torch.device("cpu"))
+    double = Rotary(SimpleNamespace(inv_freq=inverse), dtype=torch.float64, device=torch.device("cpu"))
+    q, k = torch.randn(2, 1, 1, 1, 128, generator=torch.Generator().manual_seed(0)).unbind(0)
+    late = (single.turn(q, single.span(t, 1)) * single.turn(k, single.span(t - 37, 1))).sum() / 128**0.5
+    early = (double.turn(q.double(), double.span(37, 1)) * double.turn(k.double(), double.span(0, 1))).sum() / 128**0.5
+    assert abs(late.item() - early.item()) < 1e-5
