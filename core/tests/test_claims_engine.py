@@ -12,8 +12,8 @@ import pytest
 from conftest_claims import claims_source, install_toy
 
 from tian.claims.engine import claims_of
+from tian.claims.meter import Meter, Meters
 from tian.claims.plan import plan
-from tian.claims.runner import Meter
 from tian.claims.stats import seeds_of
 from tian.cli.main import main
 from tian.errors import ConfigError
@@ -103,7 +103,7 @@ def test_a_check_beyond_its_budget_is_stopped_and_said_to_be(toy, capsys, act):
     assert code == 1
     assert rows["long"]["verdict"] == "error"
     assert "over the budget of 0.8 s" in rows["long"]["reason"]
-    statuses = [json.loads(p.read_text())["state"] for p in Path("runs/claims/toy/long").rglob("status.json")]
+    statuses = [json.loads(p.read_text())["state"] for p in Path("runs/claims/toy/measure").rglob("status.json")]
     assert "running" not in statuses  # what was started has been stopped
 
 
@@ -120,6 +120,53 @@ def test_a_budget_counts_all_runs_of_a_check_and_the_clock():
     idle = Meter(10.0)
     idle.update(1, cpu=0.1, clock=51.0)
     assert idle.over()
+
+
+def test_a_run_that_checks_share_counts_for_each_and_stops_when_no_budget_is_left():
+    small, large = Meter(1.0), Meter(3.0)
+    both = Meters([small, large])
+    assert both.budget_s == 3.0
+    both.update("run", cpu=2.0, clock=2.0)
+    assert small.over()
+    assert not both.over()  # the other check may still pay for it
+    both.update("run", cpu=3.5, clock=3.5)
+    assert both.over()
+    assert both.finish("run") == 3.5
+    small, large = Meter(10.0), Meter(10.0)
+    Meters([small, large]).add(11.0)
+    assert small.over()
+    assert large.over()
+
+
+CHAIN = (  # the control of the first is the claim of the second, whose control is the claim of the third
+    ("low", "Le(2.0)", ("it.at=1.0",), ("it.at=5.0",), {"seeds": 2}, {}),
+    ("middle", "Le(6.0)", ("it.at=5.0",), ("it.at=9.0",), {"seeds": 2, "seeds_of": "toy/low"}, {}),
+    ("high", "Ge(8.0)", ("it.at=9.0",), ("it.at=1.0",), {"seeds": 1, "seeds_of": "toy/low"}, {}),
+)
+
+
+def test_claims_share_the_runs_they_have_in_common(toy, capsys):
+    toy.install(*CHAIN)
+    code, rows, _ = toy(capsys)
+    assert code == 0
+    assert {k: r["verdict"] for k, r in rows.items()} == dict.fromkeys(("low", "middle", "high"), "holds")
+    assert {k: r["values"]["control"] for k, r in rows.items()} == {
+        "low": [5.0, 5.0],
+        "middle": [9.0, 9.0],
+        "high": [1.0],
+    }
+    assert rows["high"]["seeds"] == rows["middle"]["seeds"][:1] == rows["low"]["seeds"][:1]
+    assert toy.started() == 6  # three configurations, two seeds; alone they would take ten
+    toy.install(CHAIN[0], ("middle", *CHAIN[1][1:4], {"seeds": 2}, {}))  # seeds of its own: nothing to share
+    assert toy(capsys)[0] == 0
+    assert toy.started() == 10
+
+
+def test_the_seeds_of_a_claim_cannot_be_chosen(toy, capsys):
+    for other in ("toy/lucky", "toy/middle"):  # no claim; one that borrows its seeds itself
+        toy.install(*CHAIN[:2], ("high", *CHAIN[2][1:4], {"seeds_of": other}, {}))
+        assert main(["claims", "toy"]) == 3
+        assert "no claim with seeds of its own" in capsys.readouterr().err
 
 
 def test_only_a_surprise_makes_the_exit_code_1(toy, capsys):
@@ -160,7 +207,7 @@ def test_what_was_measured_is_not_measured_again_until_code_or_config_change(toy
 def test_an_unfinished_run_is_continued_and_a_damaged_one_replaced(toy, capsys):
     toy.install(GOOD)
     toy(capsys)
-    runs = sorted(Path("runs/claims/toy/good/tiny").glob("claim-*"))
+    runs = sorted(Path("runs/claims/toy/measure/tiny").iterdir())
     status = json.loads((runs[0] / "status.json").read_text())
     (runs[0] / "status.json").write_text(json.dumps({**status, "state": "running"}))
     (runs[1] / "metrics.json").write_text("{")
@@ -190,7 +237,7 @@ def test_ctrl_c_stops_the_runs_and_the_next_call_goes_on(toy, capsys, tmp_path):
             process.kill()
     assert process.returncode == 130
     assert "Traceback" not in err
-    (waiting,) = Path("runs/claims/toy/waits/tiny").glob("claim-*")
+    (waiting,) = Path("runs/claims/toy/measure/tiny").glob(f"{seeds_of('toy/waits', 1)[0]}-*")
     status = json.loads((waiting / "status.json").read_text())
     assert status["state"] == "interrupted"
     with pytest.raises(ProcessLookupError):

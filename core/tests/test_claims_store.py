@@ -32,10 +32,17 @@ def test_the_code_hash_sees_every_measuring_file_and_no_other(toy):
     before = code_hash("toy.claims")
     (toy / "claims.py").write_text((toy / "claims.py").read_text() + "\n")
     (toy / "notes.txt").write_text("not code")
+    (toy / "claims").mkdir()
+    for name in ("claims/low.py", "report.py", "low_report.py"):  # they state and draw
+        (toy / name).write_text("x = 1\n")
     assert code_hash("toy.claims") == before
     (toy / "conf" / "more.yaml").write_text("recipe: toy/measure\n")
     after = code_hash("toy.claims")
     assert after != before
+    for name in ("reports.py", "reclaims.py"):  # these may measure
+        (toy / name).write_text("x = 1\n")
+        assert code_hash("toy.claims") != after
+        (toy / name).unlink()
     (toy / "more.py").write_text("")
     assert code_hash("toy.claims") != after
 
@@ -139,6 +146,12 @@ def test_each_promise_has_exactly_one_answer():
     assert "has no claim" in unanswered(good, [])["A"]
     assert "claimed and open" in unanswered(good, [claim_of("A", "B")])["B"]
     assert "not on the list" in unanswered(good, [claim_of("A", "Z")])["Z"]
+
+
+def test_the_scoreboard_names_every_claim_that_answers_a_promise():
+    both = [Claim(f"toy/{x}", "s", "w", claim_of().checks, promises=("A",)) for x in ("one", "two")]
+    page = scoreboard(both, "tiny", [Row(c.id, "tiny", "not measured") for c in both], {}, [promise("A"), promise("B")])
+    assert "toy/one, toy/two" in " ".join(parse(page).text)
 
 
 def test_the_list_is_complete_and_in_order():

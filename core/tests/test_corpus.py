@@ -1,6 +1,7 @@
 """Texts and the streams cut from them."""
 
 import hashlib
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,8 +9,20 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tian.errors import DataError, InvalidInput
-from tian.hf.corpus import MIN_CHARS, cut_streams, package_files, read_file, read_text
+from tian.hf import corpus, token_cache
+from tian.hf.corpus import (
+    MIN_CHARS,
+    cut_streams,
+    encode,
+    first_tokens,
+    load_streams,
+    package_files,
+    read_file,
+    read_text,
+)
+from tian.hf.loading import load_tokenizer
 from tian.hf.options import TextSource
+from tian.hf.tokenizer import train_tokenizer
 
 
 @settings(max_examples=200)
@@ -119,3 +132,83 @@ def test_what_is_no_installed_package_is_named(name):
 def test_no_source_at_all_is_refused():
     with pytest.raises(InvalidInput, match="no text to read"):
         TextSource()
+
+
+# -- streams of a named text, and the cache of their ids --------------------------------------------------------------
+
+
+@pytest.fixture
+def long_text(tmp_path, monkeypatch):
+    """A text worth keeping, its source, the shipped tokenizer, and a fresh cache folder."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    file = tmp_path / "text.txt"
+    file.write_text("The quick brown fox, 17 + 4. " * 4000, encoding="utf-8")
+    return TextSource(path=str(file)), load_tokenizer(None)
+
+
+def streams_of(source, tokenizer, **more):
+    return load_streams(source, tokenizer, **{"streams": 3, "tokens": 50, "seed": 4, **more})[0]
+
+
+def cached_files(tmp_path):
+    return sorted((tmp_path / "cache" / "tian" / "tokens").glob("*"))
+
+
+def test_streams_are_the_encoded_text_cut(long_text):
+    source, tokenizer = long_text
+    text = read_text(source)
+    want = cut_streams(encode(tokenizer, text.text), first=first_tokens(tokenizer), streams=3, tokens=50, seed=4)
+    found, again = load_streams(source, tokenizer, streams=3, tokens=50, seed=4)
+    assert torch.equal(found, want)
+    assert again == text
+    assert torch.equal(streams_of(source, tokenizer), want)  # now from the cache
+    assert found.dtype == torch.int64
+
+
+def test_a_long_text_is_encoded_once(long_text, tmp_path, monkeypatch):
+    source, tokenizer = long_text
+    first = streams_of(source, tokenizer)
+    assert len(cached_files(tmp_path)) == 1
+
+    def refuse(*_):
+        raise AssertionError("encoded again")
+
+    monkeypatch.setattr(corpus, "encode", refuse)
+    assert torch.equal(streams_of(source, tokenizer), first)
+    with pytest.raises(AssertionError, match="again"):
+        streams_of(TextSource(packages=["tian"]), tokenizer)  # another text
+    other = train_tokenizer(["some other words"], vocab_size=300)
+    with pytest.raises(AssertionError, match="again"):
+        streams_of(source, other)  # another tokenizer
+
+
+@pytest.mark.parametrize("damage", [b"", b"torn", None])
+def test_a_damaged_cache_is_replaced(long_text, tmp_path, damage):
+    source, tokenizer = long_text
+    first = streams_of(source, tokenizer)
+    (file,) = cached_files(tmp_path)
+    good = file.read_bytes()
+    file.write_bytes(good[:-4] if damage is None else damage)
+    assert torch.equal(streams_of(source, tokenizer), first)
+    assert file.read_bytes() == good
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(long_text, tmp_path, monkeypatch):
+    source, tokenizer = long_text
+    first = streams_of(source, tokenizer)
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert torch.equal(streams_of(source, tokenizer), first)
+
+
+def test_a_short_text_is_not_kept_and_old_files_go(long_text, tmp_path, monkeypatch):
+    source, tokenizer = long_text
+    short = tmp_path / "short.txt"
+    short.write_text("word " * 50, encoding="utf-8")
+    streams_of(TextSource(path=str(short)), tokenizer)
+    assert cached_files(tmp_path) == []
+    monkeypatch.setattr(token_cache, "KEPT", 2)
+    for i in range(4):
+        Path(source.path).write_text(f"number {i} " * 12_000, encoding="utf-8")
+        streams_of(source, tokenizer)
+    assert len(cached_files(tmp_path)) == 2

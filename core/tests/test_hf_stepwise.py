@@ -124,3 +124,15 @@ def test_angles_of_a_late_position_keep_the_distance_exact(t):
     late = (single.turn(q, single.span(t, 1)) * single.turn(k, single.span(t - 37, 1))).sum() / 128**0.5
     early = (double.turn(q.double(), double.span(37, 1)) * double.turn(k.double(), double.span(0, 1))).sum() / 128**0.5
     assert abs(late.item() - early.item()) < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt_neox", "mpt", "falcon-new", "falcon-alibi"])
+def test_after_thousands_of_tokens_the_state_is_that_of_the_kept_tokens_alone(models, kind):
+    """StreamingLLM's families: a cache that has seen 3,000 tokens computes what one computes that saw the last few."""
+    model, ids, policy = models(kind), ids_of(1, 3000), Known(2, 10)
+    long = feed(model, policy, ids, [300] * 10, stepwise=True)[0][:, -1]
+    layers, C = 2, 12
+    few = torch.cat([ids[:, :2], ids[:, -layers * (C + 1) :]], dim=1)
+    assert torch.allclose(long, feed(model, policy, few, [1] * few.shape[1])[0][:, -1], atol=5e-5)
+    other = torch.cat([ids[:, 2:4], few[:, 2:]], dim=1)  # the control: other sinks
+    assert not torch.allclose(long, feed(model, policy, other, [1] * few.shape[1])[0][:, -1], atol=1e-3)

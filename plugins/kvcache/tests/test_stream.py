@@ -16,9 +16,10 @@ from tian.runs.rundir import open_existing
 from tian.types import Section
 from tian_kvcache import reader
 from tian_kvcache.arms import Arm, build_arms
-from tian_kvcache.checks import DEPENDENCE, NEITHER, SINK, FirstToken, judge
+from tian_kvcache.checks import DEPENDENCE, NEITHER, SINK, FirstToken, judge, probe_first_token
 from tian_kvcache.report import sections
-from tian_kvcache.stream import curve, late_start
+from tian_kvcache.stream import OLDEST, curve, late_start
+from tian_kvcache.traces import attention_by_head
 
 SMALL = ["tokens=96", "streams=2", "kv.sinks=1", "kv.recent=7", "threads=1"]
 
@@ -82,6 +83,24 @@ def test_what_the_claims_judge_is_measured_from_the_readings(finished):
     ratio = math.exp(float((window.nll[:, 8:95] - full.nll[:, 8:95]).mean()))  # 8 tokens are kept, 96 are read
     assert found["perplexity over full attention", "window 0+8"].value == pytest.approx(ratio, rel=1e-6)
     assert ("perplexity over full attention", "full") not in found
+
+
+def test_attention_on_the_oldest_token_is_that_of_the_first_or_of_an_ordinary_one(finished):
+    """By hand: attention of the last of 8 tokens on slot 0, mean over heads and places, largest above the lowest layer."""
+    model = load_model(None)
+    ids = torch.randint(1, 1000, (2, 40), generator=torch.Generator().manual_seed(0))
+    for ordinary in (False, True):
+        found = probe_first_token(model, ids, recent=7, ordinary=ordinary)
+        rows = []
+        for end in torch.linspace(20, 40, 8).long().tolist():
+            head = ids[:, end - 8 : end - 7] if ordinary else ids[:, :1]
+            window = torch.cat([head, ids[:, end - 7 : end]], dim=1)
+            rows.extend(attention_by_head(model, w)[:, :, -1, 0].mean(dim=1) for w in window)
+        torch.testing.assert_close(torch.tensor(found.mass), torch.stack(rows).mean(dim=0), atol=1e-5, rtol=1e-4)
+        assert found.strongest == 1 + int(torch.tensor(found.mass[1:]).argmax())
+    measured = [m for m in finished.measurements if m.name == OLDEST]
+    assert [m.by for m in measured] == [{"policy": "streaming 1+7"}]
+    assert measured[0].value == max(json.loads((finished.path / "stream.json").read_text())["verdict"]["mass"][1:])
 
 
 def test_recomputation_may_have_a_size_of_its_own(run_dir):

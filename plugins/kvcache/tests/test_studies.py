@@ -89,6 +89,25 @@ def test_the_stream_separates_the_policies_as_designed(recalled):
     assert {name for (name, _), value in fluent.items() if value < 1.0} == {"window"}
 
 
+def test_the_first_token_gets_the_attention_of_late_fills_while_it_is_there(recalled):
+    found = values(recalled, "attention on the first token")
+    sink, size = math.exp(10.0), 16
+    assert found["streaming", "zipf"] == pytest.approx(sink / (sink + size), abs=1e-6)  # 16 others, itself among them
+    assert found["window", "zipf"] == 0
+    assert found["full", "zipf"] < found["streaming", "zipf"]  # more others
+
+
+def test_recall_gained_is_that_of_the_first_policy_over_each_other(recalled):
+    gained = {(m.by["over"], m.by["stream"]): m for m in recalled.measurements if m.name == "recall gained"}
+    found = values(recalled, "recall")
+    assert {other for other, _ in gained} == {p for p, _ in found} - {"h2o"}
+    for (other, kind), m in gained.items():
+        assert m.by["policy"] == "h2o"
+        assert m.value == pytest.approx(found["h2o", kind] - found[other, kind])
+    assert gained["h2o-decay", "drift"].value < 0
+    assert gained["window", "zipf"].ci95[0] > 0
+
+
 def test_everything_about_the_stream_says_that_it_is_constructed(recalled):
     assert {m.by["data"] for m in recalled.measurements} == {"constructed"}
     page = (recalled.path / "report.html").read_text()

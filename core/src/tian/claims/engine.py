@@ -12,9 +12,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from tian.claims.fingerprint import hardware
+from tian.claims.meter import Meter, Meters
 from tian.claims.model import Claim
 from tian.claims.plan import ARMS, CheckPlan, plan
-from tian.claims.runner import Meter, Outcome, execute, finished
+from tian.claims.processes import Process, new_process
+from tian.claims.runner import Outcome, execute, finished
 from tian.claims.stats import interval, verdict
 from tian.errors import ContractError, PluginError, TianError, UnknownName
 from tian.plugins.guard import describe, guard
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tian.claims.model import Check
+    from tian.claims.plan import Task
 
 SINGLE_THREAD = ("tiny", "cpu")  # one thread a run: the numbers then do not depend on how many run at once
 
@@ -42,7 +45,7 @@ class Row:
         reason: why it does not hold, empty when it does.
         values: `claim` and `control` -> one number a seed.
         seeds: the seeds.
-        seconds: CPU time of all runs together.
+        seconds: CPU time of all runs together, those shared with other checks included.
         group: config group in which the control differs.
         code: hash of the code that ran.
         worlds: name -> version and hash.
@@ -108,8 +111,23 @@ def claims_of(plugin: str | None = None) -> list[tuple[Claim, str]]:
         ids = [c.id for c in found]
         if len(set(ids)) < len(ids):
             raise ContractError(f"{target} uses an id twice: {ids}", where=module, hint="rename one")
+        _check_seeds(found, module)
         out.extend((c, module) for c in found)
     return out
+
+
+def _check_seeds(found: Sequence[Claim], module: str) -> None:
+    """Seeds may be those of another claim, never of words somebody chose."""
+    by_id = {c.id: c for c in found}
+    for claim in found:
+        for scale, check in claim.checks.items():
+            other = by_id.get(check.seeds_of)
+            if check.seeds_of and (other is None or scale not in other.checks or other.checks[scale].seeds_of):
+                raise ContractError(
+                    f"{claim.id} ({scale}) takes the seeds of {check.seeds_of!r}, which is no claim with seeds of its own",
+                    where=module,
+                    hint="name a claim of the same plugin that has a check at this scale and no seeds_of",
+                )
 
 
 def take(check: Check, measurements: Iterable[dict[str, Any]]) -> float:
@@ -141,8 +159,9 @@ def run_claims(
 ) -> list[Row]:
     """Check every claim that has a check at `scale`.
 
-    Runs live in `root/<claim>/<scale>/`; a finished one of the same config, code and worlds is not run again, an
-    unfinished one is continued. Ctrl-C stops the runs under way and leaves them resumable.
+    Runs live in `root/<run>/<scale>/`, named by seed, config, code and worlds. One that several checks ask for is run
+    once; a finished one is not run again, an unfinished one is continued. Ctrl-C stops the runs under way and leaves
+    them resumable.
 
     Args:
         claims: from `claims_of`.
@@ -173,29 +192,45 @@ def run_claims(
 
 
 def _run_all(plans: list[CheckPlan], scale: str, jobs: int | None, *, fresh: bool) -> dict[str, list[Outcome]]:
-    total = sum(len(p.tasks) for p in plans)
+    """Run each directory once, whoever asks for it; the outcome of every task of every check."""
+    places: dict[Path, list[tuple[CheckPlan, int]]] = {}  # in the order of the claims
+    for p in plans:
+        for i, task in enumerate(p.tasks):
+            places.setdefault(task.path, []).append((p, i))
+    meters = {p.claim.id: Meter(p.check.budget_s) for p in plans}
     out: dict[str, list[Outcome]] = {p.claim.id: [Outcome("missing") for _ in p.tasks] for p in plans}
     cancel = threading.Event()
-    threads = 1 if scale in SINGLE_THREAD else None
-    futures: dict[Future[Outcome], tuple[str, int]] = {}
+    local, processes = threading.local(), list[Process]()
+
+    def enter() -> None:  # a thread of the pool keeps its process, which keeps what it has imported
+        local.process = new_process(1 if scale in SINGLE_THREAD else None)
+        processes.append(local.process)
+
+    def go(task: Task, meter: Meters) -> Outcome:
+        return execute(task, meter, process=local.process, cancel=cancel, fresh=fresh)
+
     with (
-        Progress(total, "claims") as bar,
-        ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool,
+        Progress(len(places), "claims") as bar,
+        ThreadPoolExecutor(jobs or os.cpu_count() or 1, initializer=enter) as pool,
     ):
         try:
-            for p in plans:
-                meter = Meter(p.check.budget_s)
-                for i, task in enumerate(p.tasks):
-                    future = pool.submit(execute, task, meter, threads=threads, cancel=cancel, fresh=fresh)
-                    futures[future] = (p.claim.id, i)
+            futures: dict[Future[Outcome], list[tuple[CheckPlan, int]]] = {}
+            for users in places.values():
+                first, i = users[0]
+                shared = Meters([meters[name] for name in dict.fromkeys(p.claim.id for p, _ in users)])
+                futures[pool.submit(go, first.tasks[i], shared)] = users
             for future in as_completed(futures):
-                name, i = futures[future]
-                out[name][i] = future.result()
-                bar.advance(1, f"claims: {name}")
+                for p, i in futures[future]:
+                    out[p.claim.id][i] = future.result()
+                bar.advance(1, f"claims: {futures[future][0][0].claim.id}")
         except BaseException:
             cancel.set()
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+        finally:
+            pool.shutdown(wait=True)
+            for process in processes:
+                process.close()
     return out
 
 

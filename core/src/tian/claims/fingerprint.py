@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 # Parts of core a measured number can depend on. The rest (command line, claims, testing) only shows or asks.
 CORE_PARTS = ("spec", "config", "training", "hf", "runs", "files.py", "types.py", "errors.py")
-# Files of a plugin that state or draw, but do not measure: bars may be read anew without running anything again.
-NOT_MEASURING = ("claims.py", "report.py")
+# What in a plugin states or draws, but does not measure: bars may be read anew without running anything again.
+NOT_MEASURING = ("claims.py", "report.py", "*_report.py")  # files, in any folder of the package
+STATING = "claims"  # and all in folders of this name
 SUFFIXES = (".py", ".yaml")
 
 
@@ -49,12 +50,17 @@ def _sources(place: Path) -> list[Path]:
     return [f for f in place.rglob("*") if f.suffix in SUFFIXES and "__pycache__" not in f.parts]
 
 
+def _measures(file: Path) -> bool:
+    """Whether a file can change a measured number, by its path inside the package."""
+    return STATING not in file.parts[:-1] and not any(file.match(pattern) for pattern in NOT_MEASURING)
+
+
 def code_hash(module: str) -> str:
     """16 hex digits over the sources and configs of a plugin's package and of the parts of core that measure."""
     core = package_folder("tian")
     own = package_folder(module)
     root = own if own.is_dir() else own.parent
-    mine = _digest(root, (f for f in _sources(own) if f.name not in NOT_MEASURING))
+    mine = _digest(root, (f for f in _sources(own) if _measures(f.relative_to(root))))
     shared = _digest(core, (f for part in CORE_PARTS for f in _sources(core / part)))
     return hashlib.sha256(f"{mine}{shared}".encode()).hexdigest()[:16]
 

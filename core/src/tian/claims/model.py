@@ -74,6 +74,7 @@ class Check:
         overrides: overrides of both, the claim's run and the control's.
         by: picks the measurement among those of the same name, e.g. `{"policy": "window 0+32"}`.
         seeds: how many seeds; their values follow from the id of the claim.
+        seeds_of: id of another claim of the plugin whose seeds are used, so that both can share runs.
         budget_s: seconds of CPU time all runs of this check may take together; beyond it they are stopped.
         stands_in: what takes the place of the paper's model or data; printed beside the verdict.
         worlds: what it depends on besides code and config.
@@ -86,6 +87,7 @@ class Check:
     overrides: tuple[str, ...] = ()
     by: Mapping[str, str] = field(default_factory=dict)
     seeds: int = 3
+    seeds_of: str = ""
     budget_s: float = 60.0
     stands_in: str = ""
     worlds: tuple[World, ...] = ()

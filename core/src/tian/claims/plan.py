@@ -24,11 +24,16 @@ ARMS = ("claim", "control")
 
 @dataclass(frozen=True)
 class Task:
-    """One run of a check: which arm, which seed, and the directory that holds it."""
+    """One run of a check: which arm, which seed, and the directory that holds it.
+
+    The directory is named by what the run is, not by who asks for it: tasks of several checks that come to the same run
+    have the same one, and it is run once.
+    """
 
     arm: str
     seed: int
     config: str
+    recipe: str
     overrides: tuple[str, ...]
     path: Path
 
@@ -56,15 +61,16 @@ class CheckPlan:
     group: str
 
 
+def _composed(check: Check, *more: str) -> dict[str, Any]:
+    plain = OmegaConf.to_container(compose(check.config, [*check.overrides, *more])[0])
+    assert isinstance(plain, dict)  # noqa: S101 - compose returns mappings
+    return {str(k): v for k, v in plain.items()}
+
+
 def differing_groups(check: Check) -> list[str]:
     """Top-level keys in which the composed control differs from the composed claim."""
-    plain = [
-        OmegaConf.to_container(compose(check.config, [*check.overrides, *more])[0]) for more in ((), check.control)
-    ]
-    ours, theirs = plain
-    assert isinstance(ours, dict)  # noqa: S101 - compose returns mappings
-    assert isinstance(theirs, dict)  # noqa: S101
-    return [str(k) for k in {**ours, **theirs} if ours.get(k) != theirs.get(k)]
+    ours, theirs = _composed(check), _composed(check, *check.control)
+    return [k for k in {**ours, **theirs} if ours.get(k) != theirs.get(k)]
 
 
 def plan(claim: Claim, scale: str, *, module: str, root: Path) -> CheckPlan:
@@ -90,12 +96,15 @@ def plan(claim: Claim, scale: str, *, module: str, root: Path) -> CheckPlan:
         )
     code = code_hash(module)
     worlds = worlds_of(check.worlds)
+    seeds = seeds_of(check.seeds_of or claim.id, check.seeds)
+    more = {arm: check.control if arm == "control" else () for arm in ARMS}
+    configs = {arm: _composed(check, *more[arm], f"seed={seeds[0]}") for arm in ARMS}
     tasks = []
-    for seed in seeds_of(claim.id, check.seeds):
+    for seed in seeds:
         for arm in ARMS:
-            overrides = (*check.overrides, *(check.control if arm == "control" else ()), f"seed={seed}")
-            config, _ = compose(check.config, overrides)
+            config = {**configs[arm], "seed": seed}
             key = json.dumps([config_hash(config), code, worlds], sort_keys=True)
-            name = f"{arm}-{seed}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
-            tasks.append(Task(arm, seed, check.config, overrides, root / claim.id / scale / name))
+            path = root / check.config / scale / f"{seed}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+            overrides = (*check.overrides, *more[arm], f"seed={seed}")
+            tasks.append(Task(arm, seed, check.config, str(config["recipe"]), overrides, path))
     return CheckPlan(claim, scale, check, tuple(tasks), code, worlds, groups[0])

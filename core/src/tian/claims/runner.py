@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 from tian.runs.files import read_json, write_json
 
 if TYPE_CHECKING:
+    import threading
     from pathlib import Path
 
+    from tian.claims.meter import Meter, Meters
     from tian.claims.plan import Task
+    from tian.claims.processes import Process
 
 POLL = 0.05  # seconds
-PATIENCE = 5  # times the budget, by the clock
-GRACE = 10.0  # seconds between asking a run to stop and killing it
 NOT_HERE = 4  # exit code of a missing dependency, an unsupported model or an absent device
 
 
@@ -46,54 +42,6 @@ class Outcome:
     reused: bool = False
 
 
-class Meter:
-    """Seconds of CPU time spent on one check by all its runs, those under way included; safe for several threads.
-
-    CPU time, because a claim must not fail for what else a machine does; a run that waits instead of working is caught
-    by the clock, at `PATIENCE` times the budget.
-    """
-
-    def __init__(self, budget_s: float) -> None:
-        self.budget_s = budget_s
-        self._spent = {"cpu": 0.0, "clock": 0.0}
-        self._running: dict[int, dict[str, float]] = {}
-        self._lock = threading.Lock()
-
-    def update(self, pid: int, *, cpu: float, clock: float) -> None:
-        """What the run `pid` has used so far, seconds."""
-        with self._lock:
-            self._running[pid] = {"cpu": cpu, "clock": clock}
-
-    def finish(self, pid: int) -> float:
-        """The run has ended; returns its CPU seconds."""
-        with self._lock:
-            used = self._running.pop(pid, {"cpu": 0.0, "clock": 0.0})
-            for kind, seconds in used.items():
-                self._spent[kind] += seconds
-            return used["cpu"]
-
-    def add(self, seconds: float) -> None:
-        """Count a run of an earlier session, CPU seconds."""
-        with self._lock:
-            self._spent["cpu"] += seconds
-
-    def over(self) -> bool:
-        """Whether the budget is used up."""
-        with self._lock:
-            total = {k: self._spent[k] + sum(r[k] for r in self._running.values()) for k in self._spent}
-        return total["cpu"] > self.budget_s or total["clock"] > PATIENCE * self.budget_s
-
-
-def cpu_seconds(pid: int) -> float | None:
-    """CPU time of a living process and of its ended children, seconds; None where /proc cannot tell."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii") as file:  # noqa: PTH123 - a proc file, read often
-            fields = file.read().rpartition(")")[2].split()
-        return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError, IndexError):
-        return None
-
-
 def state_of(path: Path) -> str:
     """State in the run directory's status.json, `` when there is none that can be read."""
     try:
@@ -114,61 +62,57 @@ def finished(task: Task) -> Outcome | None:
     return Outcome("done", measurements=rows, seconds=seconds, reused=True)
 
 
-def execute(task: Task, meter: Meter, *, threads: int | None, cancel: threading.Event, fresh: bool = False) -> Outcome:
+def execute(
+    task: Task, meter: Meter | Meters, *, process: Process, cancel: threading.Event, fresh: bool = False
+) -> Outcome:
     """Run, continue or reuse the task.
 
     Args:
         task: what to run.
-        meter: time of its check.
-        threads: CPU threads of the run; None leaves the environment's choice.
+        meter: time of its check, or of the checks that share it.
+        process: what to run it in.
         cancel: set by Ctrl-C; the run is asked to stop.
         fresh: run again even if it is finished.
     """
     if not fresh and (known := finished(task)) is not None:
         meter.add(known.seconds)
         return known
+    if cancel.is_set():
+        return Outcome("stopped", "interrupted")
     if meter.over():
         return Outcome("over", f"not started: over the budget of {meter.budget_s:g} s")
     before = _seconds(task.path) if not fresh else 0.0
     meter.add(before)
-    argv = [sys.executable, "-m", "tian", "run", task.config]
+    argv = ["run", task.config]
     if not fresh and state_of(task.path) and (task.path / "config.yaml").exists():
         argv += ["--resume", str(task.path)]
     else:
         shutil.rmtree(task.path, ignore_errors=True)
         argv += [*task.overrides, "--dir", str(task.path)]
-    env = dict(os.environ)
-    if threads is not None:
-        env.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)))
-    ended, began = "", time.monotonic()
-    with subprocess.Popen(
-        [*argv, "--json"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=env,
-        start_new_session=True,  # Ctrl-C reaches us first; the run is then asked to stop
-    ) as process:
-        text: list[bytes] = []
-        reader = threading.Thread(target=lambda: text.append(process.stdout.read() if process.stdout else b""))
-        reader.start()
-        while process.poll() is None:
-            clock = time.monotonic() - began
-            used = cpu_seconds(process.pid)
-            meter.update(process.pid, cpu=clock if used is None else used, clock=clock)
-            if cancel.is_set() or meter.over():
-                ended = "stopped" if cancel.is_set() else "over"
-                _end(process)
-                break
-            time.sleep(POLL)
-        reader.join()
-    seconds = before + meter.finish(process.pid)
+    ended, began, key = "", time.monotonic(), object()
+    process.start([*argv, "--json"], task.recipe)
+    while (code := process.poll()) is None:
+        _note(meter, key, process, began)
+        if cancel.is_set() or meter.over():
+            ended = "stopped" if cancel.is_set() else "over"
+            process.end()
+            break
+        time.sleep(POLL)
+    _note(meter, key, process, began)
+    seconds = before + meter.finish(key)
     if task.path.is_dir():
         with contextlib.suppress(OSError):
-            write_json(task.path / "task.json", {"seconds": seconds, "command": argv[3:]})
+            write_json(task.path / "task.json", {"seconds": seconds, "command": ["tian", *argv]})
     if ended:
         why = f"stopped: over the budget of {meter.budget_s:g} s" if ended == "over" else "interrupted"
         return Outcome(ended, why, seconds=seconds)
-    return _outcome(b"".join(text), process.returncode, seconds)
+    return _outcome(process.text(), code or 0, seconds)
+
+
+def _note(meter: Meter | Meters, key: object, process: Process, began: float) -> None:
+    clock = time.monotonic() - began
+    used = process.cpu()
+    meter.update(key, cpu=clock if used is None else used, clock=clock)
 
 
 def _seconds(path: Path) -> float:
@@ -176,16 +120,6 @@ def _seconds(path: Path) -> float:
         return float(read_json(path / "task.json")["seconds"])
     except (OSError, ValueError, KeyError, TypeError):
         return 0.0
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """SIGTERM to the run and all it started, SIGKILL if that does not help."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE)
-            return
 
 
 def _outcome(text: bytes, code: int, seconds: float) -> Outcome:

@@ -160,9 +160,9 @@ def scoreboard(
         matrix.append([claim.id, *cells])
     parts.append("<h2>All scales</h2>" + html.table(["claim", *SCALES], matrix))
     parts.append(f"<h2>Promises of the papers</h2><p>{escape(promise_words(found))}.</p>")
-    answered = {p: c.id for c in claims for p in c.promises}
+    answered = {p.id: ", ".join(c.id for c in claims if p.id in c.promises) for p in found}
     state = [
-        [p.id, p.paper, p.says, answered.get(p.id) or ("open" if p.open else p.not_testable or "not installed")]
+        [p.id, p.paper, p.says, answered[p.id] or ("open" if p.open else p.not_testable or "not installed")]
         for p in found
     ]
     parts.append(

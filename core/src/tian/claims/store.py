@@ -33,6 +33,7 @@ def definition(check: Check) -> dict[str, Any]:
         "by": dict(check.by),
         "bar": str(check.holds),
         "seeds": check.seeds,
+        **({"seeds of": check.seeds_of} if check.seeds_of else {}),
         "worlds": {w.name: w.version for w in check.worlds},
     }
 

@@ -93,15 +93,22 @@ def read_text(source: TextSource) -> Text:
     if source.path is not None:
         text, label = read_file(Path(source.path)), Path(source.path).name
     else:
-        from importlib.metadata import packages_distributions, version
-
         files = [f for name in source.packages for f in package_files(name)]
         text = "\n".join(f.read_text(encoding="utf-8", errors="replace") for f in files)
-        owners = packages_distributions()
-        tops = {p: p.partition(".")[0] for p in source.packages}
-        names = [f"{p} {version(owners[t][0])}" if t in owners else p for p, t in tops.items()]
-        label = f"{', '.join(names)} (Python sources)"
+        label = f"{', '.join(f'{p} {_version(p)}'.rstrip() for p in source.packages)} (Python sources)"
     return Text(text, label, hashlib.sha256(text.encode()).hexdigest())
+
+
+def _version(package: str) -> str:
+    """Version of the distribution a package came with, empty when nobody knows."""
+    from importlib.metadata import PackageNotFoundError, packages_distributions, version
+
+    top = package.partition(".")[0]
+    try:
+        return version(top)  # most are named alike; to look through all distributions takes half a second
+    except PackageNotFoundError:
+        owners = packages_distributions().get(top)
+        return version(owners[0]) if owners else ""
 
 
 def encode(tokenizer: Any, text: str) -> torch.Tensor:
@@ -139,3 +146,28 @@ def cut_streams(ids: torch.Tensor, *, first: list[int], streams: int, tokens: in
         starts = [gap + i * body for i, gap in enumerate(gaps.tolist())]
     head = torch.tensor(first, dtype=torch.int64)
     return torch.stack([torch.cat([head, ids[s : s + body]]) for s in starts])
+
+
+def load_streams(
+    source: TextSource, tokenizer: Any, *, streams: int, tokens: int, seed: int
+) -> tuple[torch.Tensor, Text]:
+    """Read the text a config names, encode it (see `token_cache`) and cut it into streams that start as the model expects.
+
+    Args:
+        source: the text.
+        tokenizer: of the model.
+        streams: how many are wanted.
+        tokens: length of each.
+        seed: which places, see `cut_streams`.
+
+    Returns:
+        `[S, T]` int64, see `cut_streams`, and the text.
+
+    Raises:
+        DataError: see `read_text`.
+    """
+    from tian.hf.token_cache import cached
+
+    text = read_text(source)
+    ids = cached(tokenizer, text.text, text.sha256, lambda: encode(tokenizer, text.text))
+    return cut_streams(ids, first=first_tokens(tokenizer), streams=streams, tokens=tokens, seed=seed), text

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +16,7 @@ from tian.errors import DataError, InvalidInput
 from tian.hf.corpus import Text, read_text
 from tian.hf.evaluate import held_out_loss
 from tian.hf.small_lm import build_lm, training_batch
-from tian.hf.tokenizer import train_tokenizer
+from tian.hf.tokenizer import train_tokenizer, without_first
 from tian.training.fit import fit
 from tian.training.loader import StepLoader
 from tian.training.loggers import check_loggers
@@ -51,22 +53,34 @@ def file_sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def train(cfg: Any, run: Run) -> list[Measurement]:
-    """Train, save `model/` in the run directory and score it on the held-out text.
+@dataclass(frozen=True)
+class Prepared:
+    """What the trainings of one run share.
 
-    The folder holds config.json, model.safetensors (float32), the tokenizer, and card.json: data hashes, the recipe
-    and the perplexity, which the tests of the shipped model compare with.
+    Attributes:
+        text: to learn from.
+        held_out: to be scored on.
+        tokenizer: learned from `text`; puts the first token in front.
+        stream: `[N]` int64 ids of `text`, without first tokens.
+    """
+
+    text: Text
+    held_out: Text
+    tokenizer: PreTrainedTokenizerFast
+    stream: torch.Tensor
+
+
+def prepare(options: TrainOptions, run: Run) -> Prepared:
+    """Read the texts and learn the tokenizer; the same result whenever it is called again.
 
     Raises:
-        DataError: no text, or less of it than one training sample.
+        DataError: no text, or less of it than two training samples.
         InvalidInput: more than one device. MissingDependency: a logger's package is not installed.
-        NanError: the loss diverged.
     """
-    options: TrainOptions = options_of(cfg)
     check_loggers(options.trainer.loggers)
     if options.trainer.devices > 1:  # further processes would start this command again and find the directory taken
         raise InvalidInput(
-            f"lm/train runs in one process, got trainer.devices={options.trainer.devices}",
+            f"{run.config.recipe} runs in one process, got trainer.devices={options.trainer.devices}",
             where="trainer.devices",
             hint="set trainer.devices=1, or call tian.training.fit.fit from a script of your own (docs/training.md)",
         )
@@ -81,62 +95,95 @@ def train(cfg: Any, run: Run) -> list[Measurement]:
             where="text",
             hint="give more text or set a smaller lm.context",
         )
-    seed = int(cfg.seed)
-    bos = int(tokenizer.bos_token_id)
+    return Prepared(text, held_out, tokenizer, stream)
+
+
+def train_folder(
+    options: TrainOptions, data: Prepared, *, run: Run, folder: Path, part: str = ""
+) -> tuple[Any, torch.Tensor]:
+    """Train one model and save it; a training that was stopped goes on from its checkpoint.
+
+    Args:
+        options: of the training; `lm.first` and `lm.sink` say which kind of model.
+        data: from `prepare`.
+        run: receives rows and checkpoints; its config gives the seed.
+        folder: of the result, inside the run directory: config.json, model.safetensors (float32), the tokenizer, and, last, card.json.
+        part: names the training when a run has several.
+
+    Returns:
+        The model, on the CPU, and the negative log-likelihood of each held-out token, `[n]` float32, nats.
+
+    Raises:
+        NanError: the loss diverged.
+    """
+    seed, context = int(run.config.seed), options.lm.context
+    tokenizer = data.tokenizer if options.lm.first == "token" else without_first(data.tokenizer)
+    bos = None if tokenizer.bos_token_id is None else int(tokenizer.bos_token_id)
     model = build_lm(options.lm, vocab_size=len(tokenizer), bos_id=bos, seed=seed)
     loader = StepLoader(
         lambda step: training_batch(
-            stream,
+            data.stream,
             step,
             batch=options.batch,
-            context=options.lm.context,
+            context=context,
             bos_id=bos,
             copy_share=options.copy_share,
             seed=seed,
         ),
         steps=options.trainer.max_steps,
     )
-    fit(
-        TianModule(model, optim=options.optim, steps=options.trainer.max_steps),
-        loader,
-        options.trainer,
-        run=run,
-        seed=seed,
-    )
+    module = TianModule(model, optim=options.optim, steps=options.trainer.max_steps)
+    fit(module, loader, options.trainer, run=run, seed=seed, part=part)
     model.eval().to("cpu")
-    loss = held_out_loss(model, tokenizer, held_out.text, context=options.lm.context, tokens=options.eval_tokens)
-    folder = run.path / "model"
+    loss = held_out_loss(model, tokenizer, data.held_out.text, context=context, tokens=options.eval_tokens)
     disable_progress_bar()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    run.write_json(
-        "model/card.json", {**card(cfg, text, held_out, loss, stream.numel(), folder), "loss_curve": loss_curve(run)}
-    )
-    n = int(loss.numel())
-    mean, half = float(loss.mean()), 1.96 * float(loss.std()) / n**0.5
-    interval = (float(torch.tensor(mean - half).exp()), float(torch.tensor(mean + half).exp()))
-    params = sum(p.numel() for p in model.parameters())
+    made = card(options, data, loss, run=run, folder=folder)
+    name = (folder / "card.json").relative_to(run.path).as_posix()
+    run.write_json(name, {**made, "loss_curve": loss_curve(run, part)})
+    return model, loss
+
+
+def train(cfg: Any, run: Run) -> list[Measurement]:
+    """Train, save `model/` in the run directory and score it on the held-out text.
+
+    The folder holds config.json, model.safetensors (float32), the tokenizer, and card.json: data hashes, the recipe
+    and the perplexity, which the tests of the shipped model compare with.
+
+    Raises:
+        DataError, InvalidInput, MissingDependency: see `prepare`. NanError: the loss diverged.
+    """
+    options: TrainOptions = options_of(cfg)
+    model, loss = train_folder(options, prepare(options, run), run=run, folder=run.path / "model")
+    n, mean, half = int(loss.numel()), float(loss.mean()), 1.96 * float(loss.std()) / loss.numel() ** 0.5
+    interval = (math.exp(mean - half), math.exp(mean + half))
     return [
-        Measurement("held-out perplexity", float(torch.tensor(mean).exp()), "1", n, interval, higher_is_better=False),
-        Measurement("parameters", float(params), "1"),
+        Measurement("held-out perplexity", math.exp(mean), "1", n, interval, higher_is_better=False),
+        Measurement("parameters", float(sum(p.numel() for p in model.parameters())), "1"),
         Measurement("training tokens", float(options.trainer.max_steps * options.batch * options.lm.context), "tok"),
     ]
 
 
-def loss_curve(run: Run) -> list[list[float]]:
-    """`[step, training loss in nats per token]` rows of the run, one a step even after a resume."""
-    return [list(row) for row in sorted({r["step"]: r["loss"] for r in run.metrics_rows() if "loss" in r}.items())]
+def loss_curve(run: Run, part: str = "") -> list[list[float]]:
+    """`[step, training loss in nats per token]` rows of a training, one a step even after a resume."""
+    rows = {r["step"]: r["loss"] for r in run.metrics_rows() if "loss" in r and r.get("part", "") == part}
+    return [list(row) for row in sorted(rows.items())]
 
 
-def card(cfg: Any, text: Text, held_out: Text, loss: torch.Tensor, tokens: int, folder: Path) -> dict[str, Any]:
+def card(options: TrainOptions, data: Prepared, loss: torch.Tensor, *, run: Run, folder: Path) -> dict[str, Any]:
     """What must be known of a trained folder: recipe, data, hash and perplexity."""
-    recipe: Any = OmegaConf.to_container(cfg)
+    recipe: Any = OmegaConf.to_container(run.config)
     for name in ("strategy", "loggers"):  # in one process neither has a part in the weights
         recipe["trainer"].pop(name, None)
+    for name, usual in (("first", "token"), ("sink", "none")):  # the usual kind of model needs no word
+        recipe["lm"][name] = getattr(options.lm, name)
+        if recipe["lm"][name] == usual:
+            del recipe["lm"][name]
     return {
         "recipe": recipe,
-        "text": {"label": text.label, "sha256": text.sha256, "tokens": tokens},
-        "held_out": {"label": held_out.label, "sha256": held_out.sha256},
+        "text": {"label": data.text.label, "sha256": data.text.sha256, "tokens": data.stream.numel()},
+        "held_out": {"label": data.held_out.label, "sha256": data.held_out.sha256},
         "held_out_perplexity": float(loss.mean().exp()),
         "held_out_tokens": int(loss.numel()),
         "weights_sha256": file_sha256(folder / "model.safetensors"),

@@ -114,7 +114,7 @@ def load_model(path: str | None, *, device: str = "cpu") -> Any:
 
     Raises:
         DataError: see `model_folder`; weights that do not belong to the config.
-        UnsupportedModel: an architecture `tian.hf.attach` cannot serve.
+        UnsupportedModel: an architecture `tian.hf.attach` cannot serve, or a sink in its softmax that cannot be honoured.
         NoDevice: the device is not present.
     """
     import torch
@@ -122,6 +122,7 @@ def load_model(path: str | None, *, device: str = "cpu") -> Any:
     from transformers.utils import logging
 
     from tian.hf.families import check_name, family_of
+    from tian.hf.sinks import restore_sinks
 
     folder = model_folder(path)
     logging.set_verbosity_error()
@@ -155,4 +156,5 @@ def load_model(path: str | None, *, device: str = "cpu") -> Any:
             hint="use the config.json that was saved with these weights",
         )
     family_of(model)
+    restore_sinks(model, folder)
     return model.eval().to(target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from tian.errors import InvalidInput
 from tian.training.options import OptimOptions, TrainerOptions
@@ -44,6 +45,10 @@ class LMOptions:
     kv_heads: int = 4  # key/value heads; fewer than `heads` gives grouped-query attention
     ffn: int = 384  # width of the gated MLP
     context: int = 128  # training length in tokens, the first token included
+    first: Literal["token", "none"] = "token"  # what every text begins with: a dedicated token that is kept, or nothing
+    sink: Literal["none", "softmax1", "scalar"] = (
+        "none"  # logit without a value in each softmax: none, fixed at 0 (softmax1), or one trained per head (scalar)
+    )
 
     def __post_init__(self) -> None:
         if self.d_model % self.heads or self.heads % self.kv_heads:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from tian.hf.sinks import add_sinks
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -16,11 +18,12 @@ if TYPE_CHECKING:
 COPY_MIN, COPY_MAX = 8, 63  # length of a copied segment, tokens
 
 
-def build_lm(options: LMOptions, *, vocab_size: int, bos_id: int, seed: int) -> LlamaForCausalLM:
+def build_lm(options: LMOptions, *, vocab_size: int, bos_id: int | None, seed: int) -> LlamaForCausalLM:
     """A freshly initialised model.
 
     Embeddings are tied with std 0.02; matrices have std 1/sqrt(fan_in), the two projections that write to the
-    residual stream are divided by sqrt(2 * layers) as well. Source: ours (measured recipe).
+    residual stream are divided by sqrt(2 * layers) as well. Source: ours (measured recipe). Models that differ in
+    `first` or `sink` only begin with the same weights; a sink begins with logit 0.
     """
     config = LlamaConfig(
         vocab_size=vocab_size,
@@ -46,6 +49,8 @@ def build_lm(options: LMOptions, *, vocab_size: int, bos_id: int, seed: int) -> 
             if name.endswith(("o_proj.weight", "down_proj.weight")):
                 std /= math.sqrt(2 * options.layers)
             p.normal_(0.0, std, generator=generator)
+    if options.sink != "none":
+        add_sinks(model, options.sink)
     return model
 
 
@@ -77,16 +82,19 @@ def copy_segments(ids: Tensor, *, share: float, generator: torch.Generator) -> T
 
 
 def training_batch(
-    stream: Tensor, step: int, *, batch: int, context: int, bos_id: int, copy_share: float, seed: int
+    stream: Tensor, step: int, *, batch: int, context: int, bos_id: int | None, copy_share: float, seed: int
 ) -> dict[str, Tensor]:
-    """Batch `step`: windows at random places of the token stream, each behind the dedicated first token.
+    """Batch `step`: windows at random places of the token stream, each behind the dedicated first token if there is one.
+
+    Without it the token of the text that comes before the window takes its column, so that both kinds of model learn
+    from the same targets in the same order.
 
     Args:
         stream: `[N]` int64 token ids without first tokens.
         step: number of the batch; with `seed` it fixes the batch completely.
         batch: rows.
         context: columns, the first token included.
-        bos_id: id of the dedicated first token.
+        bos_id: id of the dedicated first token, or None.
         copy_share: see `copy_segments`.
         seed: of the run.
 
@@ -97,6 +105,8 @@ def training_batch(
     generator = torch.Generator().manual_seed((seed * 0x9E3779B1 + step) % 2**32)
     starts = torch.randint(0, stream.numel() - context + 2, (batch,), generator=generator)
     body = stream[starts[:, None] + torch.arange(context - 1)]
-    ids = torch.cat([torch.full((batch, 1), bos_id), body], dim=1)
+    # Before the window at the very start comes, as in a ring, the last token of the text.
+    first = stream[starts[:, None] - 1] if bos_id is None else torch.full((batch, 1), bos_id)
+    ids = torch.cat([first, body], dim=1)
     ids = copy_segments(ids, share=copy_share, generator=generator)
     return {"input_ids": ids, "labels": ids}

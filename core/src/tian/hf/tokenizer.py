@@ -35,3 +35,10 @@ def train_tokenizer(chunks: Iterable[str], *, vocab_size: int) -> PreTrainedToke
         single=f"{FIRST} $A", pair=f"{FIRST} $A $B", special_tokens=[(FIRST, bpe.token_to_id(FIRST))]
     )
     return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token=FIRST, clean_up_tokenization_spaces=False)
+
+
+def without_first(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """The same merges and ids, but nothing is put in front of a text; the id of `<first>` stays unused."""
+    bpe = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    bpe.post_processor = processors.ByteLevel(trim_offsets=False)  # changes offsets only, and adds no token
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, clean_up_tokenization_spaces=False)

@@ -51,20 +51,28 @@ class FirstToken:
     mass: list[float]
     value_norm: list[float]
 
+    @property
+    def strongest(self) -> int:
+        """The layer above the lowest in which it gets most attention (the lowest where there is no other)."""
+        return max(range(min(1, len(self.mass) - 1), len(self.mass)), key=lambda i: self.mass[i])
+
 
 @torch.inference_mode()
-def probe_first_token(model: Any, ids: Tensor, *, recent: int) -> FirstToken:
+def probe_first_token(model: Any, ids: Tensor, *, recent: int, ordinary: bool = False) -> FirstToken:
     """Run windows of the first token and `recent` late ones and look at slot 0.
 
     Args:
         model: causal LM in eval mode.
         ids: `[S, T]` int64 streams.
         recent: tokens beside the first.
+        ordinary: put the token before the late ones into slot 0 instead: what comes out is the place's doing alone.
     """
     length = ids.shape[1]
     first_end = min(length, max(length // 2, recent + 2))
     ends = torch.linspace(first_end, length, PLACES).long().tolist()
-    windows = torch.cat([torch.cat([ids[:, :1], ids[:, max(1, e - recent) : e]], dim=1) for e in ends])
+    starts = [max(1, e - recent) for e in ends]
+    heads = [ids[:, s - 1 : s] if ordinary else ids[:, :1] for s in starts]
+    windows = torch.cat([torch.cat([h, ids[:, s:e]], dim=1) for h, s, e in zip(heads, starts, ends, strict=True)])
     mass, norm = [], []
     with attach(model, kv=_Probe()) as cache:
         model(input_ids=windows, past_key_values=cache, use_cache=True)
@@ -92,8 +100,7 @@ def judge(first: FirstToken, *, ratio: float, zeroed: float) -> Verdict:
         ratio: perplexity of the window over that of one kept token, same cache size.
         zeroed: perplexity with the first value zeroed over intact.
     """
-    upper = range(1, len(first.mass)) if len(first.mass) > 1 else range(1)
-    best = max(upper, key=lambda i: first.mass[i])
+    best = first.strongest
     holds = [
         ratio >= RATIO_AT_LEAST,
         first.mass[best] >= MASS_AT_LEAST,

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from tian.config.compose import options_of
-from tian.hf.corpus import cut_streams, encode, first_tokens, read_text
+from tian.hf.corpus import load_streams
 from tian.hf.host import attach
 from tian.hf.loading import load_model, load_tokenizer
 from tian.runs.files import append_jsonl, read_jsonl
@@ -57,13 +57,9 @@ def heavy_hitters(cfg: Any, run: Run) -> list[Measurement]:
         DataError: the model folder or the text cannot be used.
     """
     options: HeavyHittersOptions = options_of(cfg)
-    text, tokenizer, model = read_text(options.text), load_tokenizer(options.model.path), load_model(options.model.path)
-    ids = cut_streams(
-        encode(tokenizer, text.text),
-        first=first_tokens(tokenizer),
-        streams=options.streams,
-        tokens=options.tokens,
-        seed=int(cfg.seed),
+    tokenizer, model = load_tokenizer(options.model.path), load_model(options.model.path)
+    ids, text = load_streams(
+        options.text, tokenizer, streams=options.streams, tokens=options.tokens, seed=int(cfg.seed)
     )
     rows = {r["stream"]: r for r in read_jsonl(run.path / ROWS)}
     with run.progress(len(ids), "streams", done=len(rows)) as bar, SafePoint() as safe:

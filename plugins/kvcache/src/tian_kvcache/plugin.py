@@ -21,8 +21,12 @@ SCORED = (  # name, module:class, summary
 STUDIES = {  # recipe -> module of its report
     "kvcache/stream": "tian_kvcache.report",
     "kvcache/recall": "tian_kvcache.recall_report",
+    "kvcache/long-stream": "tian_kvcache.long_stream_report",
     "kvcache/regret": "tian_kvcache.regret_report",
     "kvcache/heavy-hitters": "tian_kvcache.heavy_report",
+    "kvcache/speed": "tian_kvcache.speed_report",
+    "kvcache/sink-pretraining": "tian_kvcache.sink_table_report",
+    "kvcache/accuracy": "tian_kvcache.accuracy_report",
 }
 
 
@@ -60,6 +64,14 @@ def tian_register_recipes(register: Any) -> None:
         needs=NEEDS,
         extra="hf",
     )
+    register(
+        "long-stream",
+        "tian_kvcache.long_stream:long_stream",
+        summary="one stream of millions of tokens, checked against float64 at every doubling of its length",
+        options="tian_kvcache.long_stream_options:LongStreamOptions",
+        needs=NEEDS,
+        extra="hf",
+    )
     options = "tian_kvcache.study_options"
     register(
         "recall",
@@ -82,6 +94,30 @@ def tian_register_recipes(register: Any) -> None:
         "tian_kvcache.heavy_hitters:heavy_hitters",
         summary="how much attention few tokens carry, whether the text explains which, and what masking them costs",
         options=f"{options}:HeavyHittersOptions",
+        needs=NEEDS,
+        extra="hf",
+    )
+    register(
+        "sink-pretraining",
+        "tian_kvcache.sink_table:sink_pretraining",
+        summary="train with a sink of each kind and without, then read streams with few first tokens kept",
+        options="tian_kvcache.sink_table_options:SinkTableOptions",
+        needs=NEEDS,
+        extra="hf",
+    )
+    register(
+        "speed",
+        "tian_kvcache.speed:speed",
+        summary="time and throughput of policies against recomputation and full caches, beside the physical bound",
+        options="tian_kvcache.speed_options:SpeedOptions",
+        needs=NEEDS,
+        extra="hf",
+    )
+    register(
+        "accuracy",
+        "tian_kvcache.accuracy:accuracy",
+        summary="multiple-choice accuracy of policies that keep a share of the prompt, against full attention",
+        options="tian_kvcache.accuracy_options:AccuracyOptions",
         needs=NEEDS,
         extra="hf",
     )

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from tian_kvcache.arms import Arm
     from tian_kvcache.study_options import RecallOptions
 
+MEASURES = ("recall", "fluency", "attention on the first token")
+
 
 def interval(x: Tensor) -> tuple[float, float] | None:
     """95 % normal interval of the mean of `x [n]`, None for one sample."""
@@ -60,7 +62,7 @@ def recall(cfg: Any, run: Run) -> list[Measurement]:
     }
     trace = torch.cat([b.attention() for b in batches.values()])  # all kinds at once: one simulation a policy
     done: dict[str, Any] = run.read_json("recall.json") or {}
-    rows: dict[str, Any] = done.get("rows", {})
+    rows: dict[str, Any] = done.get("rows", {}) if done.get("measures") == list(MEASURES) else {}
     with run.progress(len(arms), "policies (constructed stream)", done=len(rows)) as bar:
         for arm in arms:
             if arm.label in rows:
@@ -68,21 +70,44 @@ def recall(cfg: Any, run: Run) -> list[Measurement]:
             visible = torch.split(seen_by(arm, trace, options.capacity), options.streams)
             parts = torch.split(trace, options.streams)
             rows[arm.label] = {
-                kind: [x.tolist() for x in batch.scores(parts[i], visible[i])]
+                kind: [
+                    x.tolist() for x in (*batch.scores(parts[i], visible[i]), batch.first_share(parts[i], visible[i]))
+                ]
                 for i, (kind, batch) in enumerate(batches.items())
             }
             run.write_json(
                 "recall.json",
-                {"version": VERSION, "main": arms[0].label, "capacity": options.capacity, "rows": rows},
+                {
+                    "version": VERSION,
+                    "main": arms[0].label,
+                    "capacity": options.capacity,
+                    "measures": list(MEASURES),
+                    "rows": rows,
+                },
             )
             bar.advance()
+    return _measure(rows, arms[0].label)
+
+
+def _measure(rows: dict[str, Any], main: str) -> list[Measurement]:
+    """What `rows` holds, by policy and stream, the configured policy first; then its recall against each other policy's.
+
+    `recall gained` is paired by stream: that of the configured policy minus that of the other.
+    """
     out = []
-    for arm in arms:
-        for kind in options.kinds:
-            by = {"policy": arm.label, "stream": kind, "data": "constructed"}
-            for name, values in zip(("recall", "fluency"), rows[arm.label][kind], strict=True):
-                x = torch.tensor(values)
+    for label in (main, *(other for other in rows if other != main)):
+        for kind, found in rows[label].items():
+            by = {"policy": label, "stream": kind, "data": "constructed"}
+            for name, values in zip(MEASURES, found, strict=True):
+                x = torch.tensor(values, dtype=torch.float64)
+                better = None if name == MEASURES[2] else True
+                out.append(Measurement(name, float(x.mean()), "1", x.numel(), interval(x), better, by))
+            if label != main:
+                gain = torch.tensor(rows[main][kind][0], dtype=torch.float64) - torch.tensor(
+                    found[0], dtype=torch.float64
+                )
+                by = {"policy": main, "over": label, "stream": kind, "data": "constructed"}
                 out.append(
-                    Measurement(name, float(x.mean()), "1", x.numel(), interval(x), higher_is_better=True, by=by)
+                    Measurement("recall gained", float(gain.mean()), "1", gain.numel(), interval(gain), None, by)
                 )
     return out

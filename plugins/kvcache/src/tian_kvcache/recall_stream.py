@@ -65,6 +65,13 @@ class RecallStreams:
         asked = ask & late
         return (found & asked).sum(1) / asked.sum(1).double(), (fluent & fill).sum(1) / fill.sum(1).double()
 
+    def first_share(self, trace: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+        """Share of the attention of late fills that is on token 0, `[S]` float64; arguments as of `scores`."""
+        seen = trace * visible
+        p = (seen[..., 0] / seen.sum(dim=-1)).double()
+        fill = (torch.arange(self.asks.shape[1]) >= self.judged) & (self.asks < 0) & ~self.pairs
+        return (p * fill).sum(1) / fill.sum(1)
+
 
 def make_streams(kind: str, *, tokens: int, streams: int, seed: int) -> RecallStreams:
     """Streams of one kind; stream i depends on (seed, i) alone.

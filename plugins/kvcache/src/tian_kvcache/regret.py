@@ -9,7 +9,7 @@ import torch
 
 from tian.config.compose import options_of
 from tian.errors import InvalidInput
-from tian.hf.corpus import cut_streams, encode, first_tokens, read_text
+from tian.hf.corpus import load_streams
 from tian.hf.loading import load_model, load_tokenizer
 from tian.runs.files import append_jsonl, read_jsonl
 from tian.runs.signals import SafePoint
@@ -42,13 +42,9 @@ def regret(cfg: Any, run: Run) -> list[Measurement]:
         InvalidInput: a budget of fewer than 2 tokens, or a stream too short for it.
     """
     options: RegretOptions = options_of(cfg)
-    text, tokenizer, model = read_text(options.text), load_tokenizer(options.model.path), load_model(options.model.path)
-    ids = cut_streams(
-        encode(tokenizer, text.text),
-        first=first_tokens(tokenizer),
-        streams=options.streams,
-        tokens=options.tokens,
-        seed=int(cfg.seed),
+    tokenizer, model = load_tokenizer(options.model.path), load_model(options.model.path)
+    ids, text = load_streams(
+        options.text, tokenizer, streams=options.streams, tokens=options.tokens, seed=int(cfg.seed)
     )
     length = ids.shape[1]
     main = budget_tokens(options.budget, length)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tian.config.compose import options_of
-from tian.hf.corpus import cut_streams, encode, first_tokens, read_text
+from tian.hf.corpus import load_streams
 from tian.hf.loading import load_model, load_tokenizer
 from tian.types import Measurement
 from tian_kvcache.arms import Arm, build_arms
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from tian_kvcache.options import StreamOptions
 
 BINS = 32  # points of the perplexity curve
+OLDEST = (
+    "attention on the oldest token kept"  # share of late queries, in the layer above the lowest where it is largest
+)
 
 
 def late_start(arms: list[Arm], *, train_length: int, length: int) -> int:
@@ -67,16 +70,11 @@ def stream(cfg: Any, run: Run) -> list[Measurement]:
     torch.manual_seed(int(cfg.seed))
     if options.threads:
         torch.set_num_threads(options.threads)
-    text = read_text(options.text)
     tokenizer = load_tokenizer(options.model.path)
     model = load_model(options.model.path, device=options.device)
     arms = build_arms(options.kv, options.compare, run)
-    ids = cut_streams(
-        encode(tokenizer, text.text),
-        first=first_tokens(tokenizer),
-        streams=options.streams,
-        tokens=options.tokens,
-        seed=int(cfg.seed),
+    ids, text = load_streams(
+        options.text, tokenizer, streams=options.streams, tokens=options.tokens, seed=int(cfg.seed)
     )
     if tuple(ids.shape) != (options.streams, options.tokens):
         run.info(f"the text gives {ids.shape[0]} streams of {ids.shape[1]} tokens")
@@ -94,11 +92,14 @@ def stream(cfg: Any, run: Run) -> list[Measurement]:
     start = late_start(arms, train_length=train_length, length=ids.shape[1])
     rows, measured = _compare(arms, readings, start)
     measured += _behaviour(arms, readings, train_length=train_length)
-    verdict = None
-    if wants_checks:
+    first, verdict = None, None
+    if options.checks and isinstance(main.policy, Streaming):
+        first = probe_first_token(model, ids, recent=(main.capacity or 2) - 1, ordinary=main.sinks_of_policy == 0)
+        share, by = first.mass[first.strongest], {"policy": main.label}
+        measured.append(Measurement(OLDEST, share, "1", ids.shape[0], None, higher_is_better=None, by=by))
+    if wants_checks and first is not None:
         by_label = {r["label"]: r for r in rows}
         window = next(a for a in arms if isinstance(a.policy, Window) and a.capacity == main.capacity)
-        first = probe_first_token(model, ids, recent=(main.capacity or 2) - 1)
         decision = judge(
             first,
             ratio=by_label[window.label]["ppl"] / by_label[main.label]["ppl"],

@@ -3,6 +3,14 @@
 Bars change only with a decision in `docs/adr`.
 """
 
-from tian_kvcache.claims import streaming
+from tian_kvcache.claims import heavy, long_stream, optimum, recall, sinks, speed, streaming
 
-CLAIMS = [*streaming.CLAIMS]
+CLAIMS = [
+    *streaming.CLAIMS,
+    *long_stream.CLAIMS,
+    *sinks.CLAIMS,
+    *speed.CLAIMS,
+    *heavy.CLAIMS,
+    *recall.CLAIMS,
+    *optimum.CLAIMS,
+]

@@ -1,0 +1,46 @@
+"""Statistics of right and wrong answers: intervals of shares, paired differences, McNemar's exact test."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+Z = 1.959964  # two-sided 95 %
+
+
+def wilson(right: int, n: int) -> tuple[float, float]:
+    """95 % interval of a share; within 0..1 and sensible at both ends. Source: Wilson, 1927.
+
+    Example:
+        >>> [round(x, 3) for x in wilson(8, 10)]
+        [0.49, 0.943]
+    """
+    share, z2 = right / n, Z * Z
+    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def mean_interval(x: Sequence[float]) -> tuple[float, tuple[float, float] | None]:
+    """Mean and its 95 % normal interval, None for one sample."""
+    n = len(x)
+    mean = sum(x) / n
+    if n < 2:
+        return mean, None
+    half = Z * math.sqrt(sum((v - mean) ** 2 for v in x) / (n - 1) / n)
+    return mean, (mean - half, mean + half)
+
+
+def mcnemar(ours: Sequence[bool], theirs: Sequence[bool]) -> float:
+    """Exact two-sided p that two ways of answering the same questions are equally often right.
+
+    Only questions on which one is right and the other wrong tell them apart. Source: McNemar, 1947, binomial form.
+
+    Example:
+        >>> mcnemar([True] * 5 + [False], [False] * 5 + [False])
+        0.0625
+    """
+    won = sum(a and not b for a, b in zip(ours, theirs, strict=True))
+    lost = sum(b and not a for a, b in zip(ours, theirs, strict=True))
+    n = won + lost
+    return min(1.0, 2 * sum(math.comb(n, i) for i in range(min(won, lost) + 1)) / 2**n)

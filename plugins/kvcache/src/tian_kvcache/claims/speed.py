@@ -1,0 +1,85 @@
+"""Claims about time, of both papers, measured in turns within one process beside what is physically possible.
+
+Time depends on the machine: the bars are set for one CPU thread and models of some 30 M parameters with random weights.
+There is no accelerator here whose memory is slower to reach from outside than from inside, so the large factors of the
+H2O paper (29 times over systems that keep weights in CPU memory) are out of reach; the bars say what can be had instead.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tian.claims import Check, Claim, Ge
+
+STREAMING, H2O = "2309.17453", "2306.14048"
+ONE_THREAD = "one CPU thread; random weights, as time does not depend on them"
+LLAMA = f"a Llama of 29 M parameters, float32, {ONE_THREAD}; the paper: Llama-2-13B on an A6000"
+OPT = f"an OPT of 31 M parameters, float32, {ONE_THREAD}; the paper: OPT-6.7B and OPT-30B on a T4 and an A100"
+H2O_SEEDS = "kvcache/h2o-step-faster-at-equal-batch"  # all three claims about h2o judge the same runs
+
+
+def _recompute(*overrides: str, seconds: float) -> Check:
+    """4,096 tokens in the cache or run again; the control has 256, as the gain comes from the length."""
+    return Check(
+        config="kvcache/speed",
+        overrides=("studies=[recompute]", "rounds=3", "sizes=[4096]", *overrides),
+        control=("sizes=[256]",),
+        metric="speed over recomputation",
+        holds=Ge(22.2),
+        seeds=3,
+        budget_s=seconds,
+        stands_in=LLAMA if not overrides else f"two layers of {LLAMA}",
+    )
+
+
+def _h2o(metric: str, bar: float, **more: Any) -> dict[str, Check]:
+    """A check on an OPT that keeps a fifth of 2,048 tokens, against keeping everything in the same slots."""
+    return {
+        "cpu": Check(
+            config="kvcache/speed",
+            overrides=("shape=opt-31m", "studies=[batch,memory]", "disk=true", "rounds=6", "steps=2"),
+            control=("kv=full",),
+            metric=metric,
+            holds=Ge(bar),
+            seeds=3,
+            budget_s=900.0,
+            stands_in=OPT,
+            **more,
+        )
+    }
+
+
+CLAIMS = [
+    Claim(
+        id="kvcache/streaming-faster-than-recomputation",
+        paper=STREAMING,
+        where="figure 10",
+        promises=("SL8",),
+        says="at a cache of 4,096 tokens, a streaming step is at least 22.2 times as fast as running the window again",
+        checks={"tiny": _recompute("shape.layers=2", seconds=120.0), "cpu": _recompute(seconds=600.0)},
+    ),
+    Claim(
+        id=H2O_SEEDS,
+        paper=H2O,
+        where="section 5.3, latency at equal batch",
+        promises=("HH7",),
+        says="with a fifth of the tokens kept, a decoding step is faster than on the fastest full cache, at equal batch",
+        checks=_h2o("speed over full cache, equal batch", 1.5),
+    ),
+    Claim(
+        id="kvcache/h2o-throughput-at-equal-memory",
+        paper=H2O,
+        where="table of throughput, against FlexGen",
+        promises=("HH6",),
+        says="in the same memory, a fifth of the tokens kept gives three times the tokens a second of a full cache",
+        checks=_h2o("throughput over full cache, equal memory", 3.0, seeds_of=H2O_SEEDS),
+    ),
+    Claim(
+        id="kvcache/h2o-throughput-over-offloaded-weights",
+        paper=H2O,
+        where="table of throughput, against Accelerate",
+        promises=("HH6",),
+        says="in the same memory, it gives several times the tokens a second of a full cache that keeps weights outside",
+        checks=_h2o("throughput over offloaded weights, equal memory", 4.0, seeds_of=H2O_SEEDS),
+    ),
+]
