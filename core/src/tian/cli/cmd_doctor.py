@@ -42,7 +42,7 @@ _PROBE = (
 
 def main(args: argparse.Namespace) -> int:
     """Print one line a check; 1 when any is not ok."""
-    checks = [*_versions(), *_foreign(), _device(), *_plugins()]
+    checks = [*_versions(), *_foreign(), _device(), _kernels(), *_plugins()]
     broken = {c.name.split()[1] for c in checks if c.name.startswith("plugin ") and not c.ok}
     checks.extend(_from_plugins(broken))
     if args.json:
@@ -97,6 +97,16 @@ def _device() -> Check:
     return Check(
         "device", ok=True, detail="cuda" if result.value else "cpu (no CUDA device; everything runs on the CPU)"
     )
+
+
+def _kernels() -> Check:
+    """What `kernel=auto` picks here."""
+    from tian.hf.kernels import describe
+
+    result = guard(describe)
+    if result.error is not None:
+        return Check("kernels", ok=False, detail=f"tian-kernels does not import: {result.error}", hint="reinstall it")
+    return Check("kernels", ok=True, detail=str(result.value))
 
 
 def _plugins() -> list[Check]:

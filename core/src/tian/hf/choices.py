@@ -51,7 +51,9 @@ def encode_pair(tokenizer: Any, context: str, continuation: str, *, where: str =
     if not context and not first:
         own = next((i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None), None)
         if own is None:
-            raise DataError("the context is empty and the tokenizer has no first token", where=where, hint="add a context")
+            raise DataError(
+                "the context is empty and the tokenizer has no first token", where=where, hint="add a context"
+            )
         first = [own]
     before = len(tokenizer(context, add_special_tokens=False)["input_ids"]) if context else 0
     ids = tokenizer(context + continuation, add_special_tokens=False)["input_ids"]
@@ -149,7 +151,10 @@ def encode_documents(tokenizer: Any, documents: Sequence[Document]) -> list[list
     end = torch.tensor([-1])  # no token: parts the documents in the cache
     text = "".join(d.text for d in documents)
     ids = cached(
-        tokenizer, text, sha.hexdigest(), lambda: torch.cat([x for d in documents for x in (encode(tokenizer, d.text), end)])
+        tokenizer,
+        text,
+        sha.hexdigest(),
+        lambda: torch.cat([x for d in documents for x in (encode(tokenizer, d.text), end)]),
     ).tolist()
     out: list[list[int]] = [[]]
     for i in ids:

@@ -64,7 +64,7 @@ def _check_policy(policy: KVPolicy, model: Any, family: Family) -> None:
             hint="choose another policy",
         )
     n_layers = model.config.num_hidden_layers
-    longest = getattr(model.config, "max_position_embeddings", None)
+    longest = getattr(model.config, "max_position_embeddings", getattr(model.config, "max_seq_len", None))
     try:
         capacities = [policy.capacity(i, n_layers, None) for i in range(n_layers)]
     except InvalidInput:  # a share of the prompt, which is not known yet
@@ -78,10 +78,15 @@ def _check_policy(policy: KVPolicy, model: Any, family: Family) -> None:
                 where="kv",
                 hint=f"set kv.positions=original (runs to {longest} tokens), or use a model with rotary or ALiBi positions",
             )
-    elif family.positions == "rotary" and longest is not None and largest + 1 > longest:
-        _log.warning(
-            "the cache holds %d tokens and the query sits one further: beyond the training length %d", largest, longest
-        )
+    elif longest is not None and policy.positions == "in_cache" and largest >= longest:
+        if family.positions == "rotary" and largest > longest:
+            raise InvalidInput(
+                f"the cache holds {largest} tokens, and the model was trained on {longest}: positions inside the cache "
+                "would pass what it knows",
+                where="kv",
+                hint=f"keep at most {longest - 1} tokens; one more is for the query",
+            )
+        _log.warning("the cache holds %d tokens beside the query: beyond the training length %d", largest, longest)
 
 
 @contextmanager
@@ -101,7 +106,8 @@ def attach(model: Any, *, kv: KVPolicy, kernel: str = "auto") -> Iterator[SlotCa
 
     Raises:
         UnsupportedModel: see `family_of`; or the policy moves positions, which the model's are not made for.
-        InvalidInput: the model is in training mode or already attached; later, in the forward: the cache was not
+        InvalidInput: the model is in training mode or already attached, or the cache is larger than what its rotary
+            positions were trained for; later, in the forward: the cache was not
             passed, the batch is padded on the right, attention weights were asked for, or learned positions ran out.
         MissingDependency: kernel=triton without tian-kernels.
         PluginError: the policy needs a score the host does not have.

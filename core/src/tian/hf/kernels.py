@@ -55,6 +55,20 @@ def fused_kernel(kernel: str, device: torch.device) -> Fused | None:
     return partial(decode_attention, kernel="triton") if chosen == "triton" else None
 
 
+def describe() -> str:
+    """What kernel=auto picks on this machine, and why, in one line."""
+    if find_spec("tian_kernels") is None:
+        return "torch (tian-kernels, which brings fused kernels for CUDA, is not installed)"
+    from tian_kernels import choose
+
+    try:
+        choose("triton", "cuda")
+    except ValueError as error:
+        missing = str(error).partition(" needs ")[2].partition(";")[0].replace(" (tensors are on cuda)", "")
+        return f"torch (triton would need {missing})"
+    return "triton"
+
+
 def obstacle(layer: SlotLayer, how: Logits) -> str:
     """Why this layer's step cannot run fused; empty when it can. No value is read from the device."""
     policy = layer.policy

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 try:
-    _library = import_module("lm_eval.models.huggingface")
+    _HFLM: Any = import_module("lm_eval.models.huggingface").HFLM
     _register = import_module("lm_eval.api.registry").register_model
 except ImportError as error:
     raise MissingDependency(
@@ -35,7 +35,7 @@ _PREFIX = "kv_"
 
 
 @_register("tian")
-class TianLM(_library.HFLM):
+class TianLM(_HFLM):
     """HFLM whose log-likelihoods and generations run under a KV policy.
 
     A context is attended in full and then cut once (`reading="stream"`: cut after every token); its last token and the
@@ -72,14 +72,22 @@ class TianLM(_library.HFLM):
         self.policy: KVPolicy = kv if isinstance(kv, KVPolicy) else get_registry().load("kv_policy", kv, **options)
         self.reading, self.kernel = reading, kernel
         if isinstance(pretrained, str):
-            more.setdefault("tokenizer", load_tokenizer(pretrained))
+            tokenizer = more.setdefault("tokenizer", load_tokenizer(pretrained))
+            if tokenizer.pad_token is None:  # else the harness adds one, which the model has no embedding for
+                tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token
             pretrained = load_model(pretrained, device=device)
         super().__init__(pretrained=pretrained, device=device, **more)
+
+    @property
+    def eot_token_id(self) -> int:
+        """What ends a generation; where the tokenizer has no end, its first token, which no text holds."""
+        end = self.tokenizer.eos_token_id
+        return int(self.tokenizer.bos_token_id if end is None else end)
 
     def _loglikelihood_tokens(
         self,
         requests: Sequence[tuple[Any, list[int], list[int]]],
-        disable_tqdm: bool = False,  # noqa: ARG002, FBT001, FBT002 - the library's signature
+        disable_tqdm: bool = False,  # noqa: FBT001, FBT002 - the library's signature
         override_bs: int | None = None,
         **_more: Any,
     ) -> list[tuple[float, bool]]:

@@ -59,9 +59,7 @@ def windows(ids: Sequence[int], *, first: Sequence[int], context: int) -> list[R
     if body < 1:
         raise InvalidInput(f"context must be > {max(1, len(first))} tokens, got {context}")
     start = 0 if first else 1
-    return [
-        Row(tuple(first) or (ids[at - 1],), tuple(ids[at : at + body])) for at in range(start, len(ids), body)
-    ]
+    return [Row(tuple(first) or (ids[at - 1],), tuple(ids[at : at + body])) for at in range(start, len(ids), body)]
 
 
 def text_loss(

@@ -18,6 +18,7 @@ Source: ours; equal to the papers' "append, attend, evict to C" (StreamingLLM ar
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from tian.hf.rotary import Rotary
     from tian.spec import KVPolicy
 
+_log = logging.getLogger("tian")
 FIRST_SLOTS = 64  # what an unbounded layer starts with; it doubles when full
 TENSORS = ("keys", "values", "rank", "tok", "score", "free", "used", "clock", "firsts", "pads")
 
@@ -101,6 +103,13 @@ class SlotLayer(CacheLayerMixin):
         self.used = torch.zeros(rows, dtype=torch.int32, device=device)
         self.clock = torch.zeros(1, 1, 1, dtype=torch.int64, device=device)
         self.score = torch.zeros((*rows, slots), device=device) if self.policy.needs else None
+        if self.layer == 0 and self.capacity is not None and self.prompt_len > self.capacity and not self.stepwise:
+            _log.info(
+                "a prompt of %d tokens is attended in full, then %s keeps %d (tian.hf.prefill bounds the memory)",
+                self.prompt_len,
+                type(self.policy).__name__,
+                self.capacity,
+            )
         self._try_policy(rows, device)
         self.choose_storage()
         self.firsts = key_states.new_zeros(B, kv_heads, self.sinks, D) if self.sinks else None

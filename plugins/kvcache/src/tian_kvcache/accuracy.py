@@ -171,10 +171,10 @@ def _report(
     picked = {a.label: [choose(answers[a.label][i]) for i in range(n)] for a in arms}
     right = {name: [p == item.gold for p, item in zip(ps, items, strict=True)] for name, ps in picked.items()}
     change = {a.label: [_change(items[i], answers[a.label][i], full[i]) for i in range(n)] for a in arms}
-    for name in picked:
+    for name, chosen in picked.items():
         by = {"policy": name}
         per_byte = sum(choose(answers[name][i], item.bytes_) == item.gold for i, item in enumerate(items))
-        same = sum(a == b for a, b in zip(picked[name], picked[FULL], strict=True))
+        same = sum(a == b for a, b in zip(chosen, picked[FULL], strict=True))
         shares = {"accuracy": sum(right[name]), "accuracy per byte": per_byte, "agreement": same}
         measured = {
             key: Measurement(key, k / n, "1", n, wilson(k, n), higher_is_better=True, by=by)
@@ -184,7 +184,7 @@ def _report(
         measured["lost"] = Measurement("accuracy lost", lost, "1", n, lost_ci, higher_is_better=False, by=by)
         moved, moved_ci = mean_interval(change[name])
         measured[CHANGE] = Measurement(CHANGE, moved, "nat", n, moved_ci, higher_is_better=False, by=by)
-        out += [m for m in measured.values() if name != FULL or m.name.startswith("accuracy") and m.name != "accuracy lost"]
+        out += [m for m in measured.values() if name != FULL or m.name in ("accuracy", "accuracy per byte")]
         rows.append(
             {
                 "policy": name,

@@ -48,9 +48,7 @@ def kept(data: dict[str, Any]) -> str:
 def headline(data: dict[str, Any]) -> str:
     """The configured policy beside full attention."""
     main, full = _row(data, data["main"]), _row(data, "full")
-    return (
-        f"{data['main']} with {kept(data)}: accuracy {main['accuracy'][0]:.3f}, full attention {full['accuracy'][0]:.3f}"
-    )
+    return f"{data['main']} with {kept(data)}: accuracy {main['accuracy'][0]:.3f}, full attention {full['accuracy'][0]:.3f}"
 
 
 def words(data: dict[str, Any]) -> list[str]:
@@ -90,17 +88,29 @@ def plot(data: dict[str, Any], run: Run) -> str:
 
 def cells(data: dict[str, Any]) -> str:
     """One row a policy."""
-    head = ["policy", "accuracy", "per byte", "lost against full", "p (McNemar)", "agreement", "log-prob change, nat/token"]
+    head = [
+        "policy",
+        "accuracy",
+        "per byte",
+        "lost against full",
+        "p (McNemar)",
+        "agreement",
+        "log-prob change, nat/token",
+    ]
     rows = []
     for r in data["rows"]:
         full = r["policy"] == "full"
         three = [f"{r[k][0]:.3f} [{r[k][1]:.3f}, {r[k][2]:.3f}]" for k in ("accuracy", "accuracy per byte")]
-        rest = ["", "", "", ""] if full else [
-            f"{r['lost'][0]:+.3f} [{r['lost'][1]:+.3f}, {r['lost'][2]:+.3f}]",
-            f"{r['mcnemar']:.2g}",
-            f"{r['agreement'][0]:.3f} [{r['agreement'][1]:.3f}, {r['agreement'][2]:.3f}]",
-            f"{r['log-prob change'][0]:.3f} [{r['log-prob change'][1]:.3f}, {r['log-prob change'][2]:.3f}]",
-        ]
+        rest = (
+            ["", "", "", ""]
+            if full
+            else [
+                f"{r['lost'][0]:+.3f} [{r['lost'][1]:+.3f}, {r['lost'][2]:+.3f}]",
+                f"{r['mcnemar']:.2g}",
+                f"{r['agreement'][0]:.3f} [{r['agreement'][1]:.3f}, {r['agreement'][2]:.3f}]",
+                f"{r['log-prob change'][0]:.3f} [{r['log-prob change'][1]:.3f}, {r['log-prob change'][2]:.3f}]",
+            ]
+        )
         rows.append([r["policy"], *three, *rest])
     note = (
         '<p class="note">Brackets: 95 % intervals (Wilson for shares, normal for paired means). "lost" and p compare with '

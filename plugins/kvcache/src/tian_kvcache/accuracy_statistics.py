@@ -43,4 +43,5 @@ def mcnemar(ours: Sequence[bool], theirs: Sequence[bool]) -> float:
     won = sum(a and not b for a, b in zip(ours, theirs, strict=True))
     lost = sum(b and not a for a, b in zip(ours, theirs, strict=True))
     n = won + lost
-    return min(1.0, 2 * sum(math.comb(n, i) for i in range(min(won, lost) + 1)) / 2**n)
+    tail = sum(math.comb(n, i) for i in range(min(won, lost) + 1))
+    return min(1.0, tail / float(2 ** (n - 1)) if n else 1.0)

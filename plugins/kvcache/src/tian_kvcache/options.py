@@ -68,6 +68,7 @@ class StreamOptions:
     checks: bool = True  # ask whether the model has an attention sink or merely depends on its first token
     save_every: float = 30.0  # seconds between saves of an unfinished stream
     device: str = "cpu"  # cpu, cuda or cuda:N
+    kernel: str = "auto"  # of decoding steps: auto (triton on a CUDA device), triton or torch
     threads: int | None = None  # CPU threads; null: torch's default
 
     def __post_init__(self) -> None:

@@ -27,6 +27,7 @@ STUDIES = {  # recipe -> module of its report
     "kvcache/speed": "tian_kvcache.speed_report",
     "kvcache/sink-pretraining": "tian_kvcache.sink_table_report",
     "kvcache/accuracy": "tian_kvcache.accuracy_report",
+    "kvcache/streameval": "tian_kvcache.streameval_report",
 }
 
 
@@ -118,6 +119,14 @@ def tian_register_recipes(register: Any) -> None:
         "tian_kvcache.accuracy:accuracy",
         summary="multiple-choice accuracy of policies that keep a share of the prompt, against full attention",
         options="tian_kvcache.accuracy_options:AccuracyOptions",
+        needs=NEEDS,
+        extra="hf",
+    )
+    register(
+        "streameval",
+        "tian_kvcache.streameval:streameval",
+        summary="exact answers to questions about facts some lines back in a stream, by policy and distance",
+        options="tian_kvcache.streameval_options:StreamEvalOptions",
         needs=NEEDS,
         extra="hf",
     )

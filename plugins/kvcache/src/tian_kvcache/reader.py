@@ -111,6 +111,7 @@ def read(
     save_every: float,
     advance: Callable[[int], None],
     limit: int | None = None,
+    kernel: str = "auto",
 ) -> Reading:
     """Score every token of the streams under `arm`.
 
@@ -122,6 +123,7 @@ def read(
         save_every: seconds between saves; the state is also saved on SIGINT and SIGTERM, between two steps.
         advance: told the number of finished steps, for progress.
         limit: stop after this many steps, or None.
+        kernel: see `tian.hf.attach`.
 
     Returns:
         The reading, also stored at `path` without the cache.
@@ -164,7 +166,7 @@ def read(
     if arm.policy is None:
         loop(lambda t: _recompute_step(model, ids, t, arm), None)
     else:
-        with attach(model, kv=arm.policy) as cache:
+        with attach(model, kv=arm.policy, kernel=kernel) as cache:
             cache.load_state_dict(state)
             loop(
                 lambda t: model(input_ids=ids[:, t : t + 1], past_key_values=cache, use_cache=True).logits[:, -1], cache

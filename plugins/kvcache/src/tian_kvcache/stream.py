@@ -143,6 +143,7 @@ def _read_all(model: Any, ids: Tensor, arms: list[Arm], options: StreamOptions, 
                     save_every=options.save_every,
                     advance=bar.advance,
                     limit=limit,
+                    kernel=options.kernel,
                 )
             )
             run.set_status("running")

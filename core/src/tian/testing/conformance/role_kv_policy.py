@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tian.errors import ContractError
 from tian.spec import KVPolicy
 from tian.spec.contract import check_kept, check_victim
+from tian.spec.victims import lowest_slot
 from tian.testing.conformance.base import Option, prop, require, skip
 from tian.testing.conformance.common import CommonChecks
 from tian.testing.conformance.watch import global_randomness_untouched, host_reads, unchanged
@@ -193,6 +194,39 @@ class KVPolicyChecks(CommonChecks):
                 policy.victim(score, rank, c)
             require(not seen, f"victim reads a tensor back: {', '.join(seen)}")
 
+    @prop(seed=SEEDS)
+    def test_kv20_victim_follows_victim_ranks(self, option: Option, seed: int) -> None:
+        """`victim_ranks` is None or (first, last), 0 <= first <= last < C, and names the slot that `victim` does."""
+        policy = self.make(option)
+        for score, rank, c in slots(policy, seed):
+            ranks = policy.victim_ranks(c)
+            if ranks is None:
+                skip("victim_ranks is None")
+            right = (
+                isinstance(ranks, tuple) and [type(r) for r in ranks] == [int, int] and 0 <= ranks[0] <= ranks[1] < c
+            )
+            require(right, f"victim_ranks({c}) is {ranks!r}")
+            expected = lowest_slot(score, rank, first=ranks[0], last=ranks[1])
+            require(torch.equal(policy.victim(score, rank, c), expected), f"victim leaves its own ranks {ranks}")
+
+    @prop(seed=SEEDS, pieces=PIECES)
+    def test_kv21_a_contiguous_policy_keeps_the_first_and_the_newest(
+        self, option: Option, seed: int, pieces: list[int]
+    ) -> None:
+        """If `contiguous`, no score is needed and `select` keeps the first `victim_ranks[0]` tokens and the newest."""
+        policy = self.make(option)
+        if not policy.contiguous:
+            skip("contiguous is False")
+        require(not policy.needs, f"contiguous, but it needs {sorted(policy.needs)}")
+        for score, token, c in states(policy, seed, pieces):
+            ranks = policy.victim_ranks(c)
+            require(ranks is not None and ranks[0] == ranks[1], f"contiguous, but victim_ranks({c}) is {ranks!r}")
+            assert ranks is not None  # noqa: S101 - for the type checker
+            kept = token.gather(-1, policy.select(score, token, c))
+            newest = token[..., token.shape[-1] - (c - ranks[0]) :]
+            expected = torch.cat([token[..., : ranks[0]], newest], dim=-1)
+            require(torch.equal(kept, expected), f"of {token[0, 0].tolist()} it keeps {kept[0, 0].tolist()}")
+
     # -- on a model ----------------------------------------------------------------------------------------------------
 
     def test_kv16_a_capacity_beyond_the_length_equals_no_policy(self, option: Option) -> None:
@@ -254,6 +288,25 @@ class KVPolicyChecks(CommonChecks):
         require(torch.equal(again, fresh), "logits of a second stream differ from those of a fresh policy")
         require(torch.equal(cache.kept(), other.kept()), "a second stream keeps other tokens than a fresh policy")
 
+    def test_kv22_ranks_and_scores_are_those_of_what_is_kept(self, option: Option) -> None:
+        """On a model, ranks are 0..n-1 in order of age; with `colsum`, a row adds G at most and undecayed scores grow."""
+        from tian.hf import attach
+
+        policy = self.make(option)
+        length = self.enough(policy)
+        ids = tokens(2, length, seed=6)
+        with attach(tiny_model(), kv=policy) as cache:
+            held: dict[int, dict[tuple[int, ...], float]] = {}
+            for t in range(length):
+                tiny_model()(input_ids=ids[:, t : t + 1], past_key_values=cache, use_cache=True)
+                for i, layer in enumerate(cache.layers):
+                    order = layer.in_order(layer.rank)
+                    whole = torch.arange(layer.count, dtype=torch.int32).expand_as(order)
+                    require(torch.equal(order, whole), f"layer {i}: ranks are {order[0, 0].tolist()}")
+                    require((cache.kept(i).diff(dim=-1) > 0).all(), f"layer {i}: ranks are not in order of age")
+                    if set(policy.needs) == {"colsum"} and policy.decay == 1.0 and t < 24:
+                        held[i] = grown(layer, held.get(i, {}))
+
     # -- help ----------------------------------------------------------------------------------------------------------
 
     def other_options(self, option: Option) -> list[Option]:
@@ -264,6 +317,20 @@ class KVPolicyChecks(CommonChecks):
         """A length at which something has to go, for capacities that allow it; at most 320 tokens."""
         found = [policy.capacity(i, LAYERS, None) for i in range(LAYERS)]
         return min(320, 16 + max((c for c in found if c is not None), default=8))
+
+
+def grown(layer: Any, before: dict[tuple[int, ...], float], *, groups: int = 2) -> dict[tuple[int, ...], float]:
+    """Score by (row, head, token): none has fallen, and a query of `groups` heads added as much at most."""
+    token, score = layer.kept(), layer.in_order(layer.score)
+    now = {}
+    for b, h in ((b, h) for b in range(token.shape[0]) for h in range(token.shape[1])):
+        of = dict(zip(token[b, h].tolist(), score[b, h].tolist(), strict=True))
+        now.update({(b, h, t): x for t, x in of.items()})
+        added = sum(x - before.get((b, h, t), 0.0) for t, x in of.items())
+        require(added <= groups + 1e-4, f"one query added {added:.4f} to the scores, {groups} heads share a key")
+        fallen = [t for t, x in of.items() if x < before.get((b, h, t), 0.0) - 1e-6]
+        require(not fallen, f"the scores of tokens {fallen} fell without decay")
+    return now
 
 
 def states(policy: KVPolicy, seed: int, pieces: Sequence[int]) -> Iterator[tuple[Tensor | None, Tensor, int]]:

@@ -114,6 +114,10 @@ MUTANTS = [
     ),
     mutant("victim by a loop over values", K, victim=_by_loop),
     mutant("chunk_invariant claimed", K, chunk_invariant=True),
+    mutant("victim_ranks with the newest among them", K, victim_ranks=lambda s, capacity: (0, capacity)),
+    mutant("victim_ranks as a list", K, victim_ranks=lambda s, capacity: [0, 0]),
+    mutant("victim_ranks the victim does not follow", K, victim_ranks=lambda s, capacity: (0, 0), victim=K.victim),
+    mutant("contiguous claimed", K, contiguous=True),
     mutant(
         "select keeps one token less",
         K,

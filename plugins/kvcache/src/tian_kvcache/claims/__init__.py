@@ -3,7 +3,7 @@
 Bars change only with a decision in `docs/adr`.
 """
 
-from tian_kvcache.claims import heavy, long_stream, optimum, recall, sinks, speed, streaming
+from tian_kvcache.claims import accuracy, heavy, long_stream, optimum, recall, sinks, speed, streaming
 
 CLAIMS = [
     *streaming.CLAIMS,
@@ -11,6 +11,7 @@ CLAIMS = [
     *sinks.CLAIMS,
     *speed.CLAIMS,
     *heavy.CLAIMS,
+    *accuracy.CLAIMS,
     *recall.CLAIMS,
     *optimum.CLAIMS,
 ]

@@ -7,8 +7,6 @@ H2O paper (29 times over systems that keep weights in CPU memory) are out of rea
 
 from __future__ import annotations
 
-from typing import Any
-
 from tian.claims import Check, Claim, Ge
 
 STREAMING, H2O = "2309.17453", "2306.14048"
@@ -32,7 +30,7 @@ def _recompute(*overrides: str, seconds: float) -> Check:
     )
 
 
-def _h2o(metric: str, bar: float, **more: Any) -> dict[str, Check]:
+def _h2o(metric: str, bar: float, *, seeds_of: str = "") -> dict[str, Check]:
     """A check on an OPT that keeps a fifth of 2,048 tokens, against keeping everything in the same slots."""
     return {
         "cpu": Check(
@@ -42,9 +40,9 @@ def _h2o(metric: str, bar: float, **more: Any) -> dict[str, Check]:
             metric=metric,
             holds=Ge(bar),
             seeds=3,
+            seeds_of=seeds_of,
             budget_s=900.0,
             stands_in=OPT,
-            **more,
         )
     }
 
@@ -56,7 +54,7 @@ CLAIMS = [
         where="figure 10",
         promises=("SL8",),
         says="at a cache of 4,096 tokens, a streaming step is at least 22.2 times as fast as running the window again",
-        checks={"tiny": _recompute("shape.layers=2", seconds=120.0), "cpu": _recompute(seconds=600.0)},
+        checks={"tiny": _recompute("shape.layers=2", seconds=108.0), "cpu": _recompute(seconds=600.0)},
     ),
     Claim(
         id=H2O_SEEDS,
@@ -71,15 +69,15 @@ CLAIMS = [
         paper=H2O,
         where="table of throughput, against FlexGen",
         promises=("HH6",),
-        says="in the same memory, a fifth of the tokens kept gives three times the tokens a second of a full cache",
-        checks=_h2o("throughput over full cache, equal memory", 3.0, seeds_of=H2O_SEEDS),
+        says="in the same memory, a fifth of the tokens kept gives at least 2.5 times the tokens a second of a full cache",
+        checks=_h2o("throughput over full cache, equal memory", 2.5, seeds_of=H2O_SEEDS),
     ),
     Claim(
         id="kvcache/h2o-throughput-over-offloaded-weights",
         paper=H2O,
         where="table of throughput, against Accelerate",
         promises=("HH6",),
-        says="in the same memory, it gives several times the tokens a second of a full cache that keeps weights outside",
+        says="in the same memory, it gives at least 4 times the tokens a second of a full cache that keeps its weights outside",
         checks=_h2o("throughput over offloaded weights, equal memory", 4.0, seeds_of=H2O_SEEDS),
     ),
 ]
