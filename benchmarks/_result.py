@@ -17,8 +17,9 @@ def save(name: str, rows: Any) -> Path:
     folder = Path(__file__).parent / "results"
     folder.mkdir(exist_ok=True)
     path = folder / f"{datetime.now(UTC):%Y-%m-%d}-cpu{os.cpu_count()}-{name}.json"
+    script = Path(sys.argv[0]).resolve()
     record = {
-        "command": f"python benchmarks/{Path(sys.argv[0]).name}",
+        "command": f"python {script.relative_to(Path(__file__).resolve().parents[1])}",
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "versions": {n: version(n) for n in ("torch", "transformers", "tian-framework")},
