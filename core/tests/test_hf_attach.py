@@ -354,7 +354,7 @@ def test_attach_is_the_function_whatever_was_imported_before():
     import tian.hf
 
     for module in pkgutil.iter_modules(tian.hf.__path__):
-        if module.name not in ("conf", "assets"):
+        if module.name not in ("conf", "assets", "lm_eval"):  # the last needs an extra
             importlib.import_module(f"tian.hf.{module.name}")
     assert callable(tian.hf.attach)
 

@@ -209,6 +209,18 @@ def test_reordered_rows_carry_keys_tokens_and_scores_along(models):
     torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("make", [lambda: Heavy(3, 4), lambda: Keep(2, 5)], ids=["scores", "no scores"])
+def test_one_row_can_become_several(models, make):
+    model, ids, next_ids = models("llama"), ids_of(1, 20), ids_of(3, 6, seed=8)
+    with attach(model, kv=make()) as cache:
+        feed(model, cache, ids, [10] + [1] * 10)
+        cache.reorder_cache(torch.tensor([0, 0, 0]))
+        got = feed(model, cache, next_ids, [1] * 6)
+    with attach(model, kv=make()) as cache:
+        want = feed(model, cache, torch.cat([ids.expand(3, 20), next_ids], dim=1), [10] + [1] * 16)[:, -6:]
+    torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
+
+
 def test_tokens_can_be_taken_back_until_something_was_evicted_for_them(models):
     model, ids = models("llama"), ids_of(1, 12)
     with attach(model, kv=Keep(2, 8)) as cache:

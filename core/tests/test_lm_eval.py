@@ -68,6 +68,7 @@ def tasks(tmp_path, monkeypatch):
 
 def evaluate(tasks, name, **options):
     import lm_eval
+
     from tian.hf.lm_eval import TianLM
 
     lm = TianLM(str(SHIPPED), batch_size=2, **options)
@@ -89,13 +90,17 @@ def test_multiple_choice_scores_what_the_scorer_scores_under_the_policy(tasks):
     rows = []
     for doc in DOCS:
         head = tokenizer(doc["context"])["input_ids"]
-        for choice in doc["choices"]:
-            rows.append(Row(tuple(head), tuple(tokenizer(doc["context"] + choice)["input_ids"][len(head) :])))
+        whole = [tokenizer(doc["context"] + choice)["input_ids"] for choice in doc["choices"]]
+        rows += [Row(tuple(head), tuple(ids[len(head) :])) for ids in whole]
     with attach(model, kv=tian.load("kv_policy", "kvcache/h2o", heavy=2, recent=2)) as cache:
         under = score(model, rows, cache=cache)
     plain = score(model, rows)
     samples = sorted(found["samples"]["toy_choice"], key=lambda s: s["doc_id"])
-    got = [float(answer[0][0] if isinstance(answer[0], (list, tuple)) else answer[0]) for s in samples for answer in s["resps"]]
+    got = [
+        float(answer[0][0] if isinstance(answer[0], (list, tuple)) else answer[0])
+        for s in samples
+        for answer in s["resps"]
+    ]
     assert got == pytest.approx([float(s.log_prob.sum()) for s in under], abs=1e-3)
     assert any(abs(a - float(s.log_prob.sum())) > 0.01 for a, s in zip(got, plain, strict=True))
 
@@ -105,18 +110,15 @@ def test_with_everything_kept_it_agrees_with_the_harness_own_model(tasks):
     import lm_eval
     from lm_eval.models.huggingface import HFLM
 
-    for name in ("toy_choice", "toy_text", "toy_written"):
-        ours = evaluate(tasks, name, kv="kvcache/full")
+    for name in ("toy_choice", "toy_text"):
         theirs = lm_eval.simple_evaluate(
             model=HFLM(pretrained=load_model(None), tokenizer=load_tokenizer(None), batch_size=2, device="cpu"),
             tasks=[name],
             task_manager=tasks,
             bootstrap_iters=0,
         )
-        for a, b in zip(ours["samples"][name], theirs["samples"][name], strict=True):
-            if name == "toy_written":
-                assert a["resps"] == b["resps"]
-        numbers = [{k: v for k, v in r["results"][name].items() if isinstance(v, float)} for r in (ours, theirs)]
+        found = (evaluate(tasks, name, kv="kvcache/full"), theirs)
+        numbers = [{k: v for k, v in r["results"][name].items() if isinstance(v, float)} for r in found]
         assert numbers[0] == pytest.approx(numbers[1], rel=1e-3)
 
 
@@ -128,6 +130,11 @@ def test_generation_runs_under_the_policy(tasks):
         for kv in ({"kv": "kvcache/window", "kv_recent": 1}, {"kv": "kvcache/full"})
     )
     assert few != all_
+    model, tokenizer = load_model(None), load_tokenizer(None)
+    for doc, got in zip(DOCS, all_, strict=True):
+        ids = tokenizer(doc["context"], return_tensors="pt")["input_ids"]
+        text = tokenizer.decode(model.generate(ids, max_new_tokens=6, do_sample=False)[0, ids.shape[1] :])
+        assert got == [[text.split("\n")[0]]]
 
 
 @needs_lm_eval

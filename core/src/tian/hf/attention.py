@@ -29,7 +29,7 @@ class Logits:
     sink: Tensor | None = None
 
 
-BLOCK = 128  # query rows whose weights are held at once: memory stays O(B H BLOCK n), not O(B H m n)
+BLOCK = 64  # query rows whose weights are held at once: memory stays O(B H BLOCK n), not O(B H m n)
 
 
 def grouped_attention(
@@ -41,6 +41,7 @@ def grouped_attention(
     bias: Tensor | None,
     scale: float,
     sink: Tensor | None = None,
+    causal: bool = False,
 ) -> Tensor:
     """softmax(query key^T * scale + bias) value, each key/value head serving G = H / H_kv query heads.
 
@@ -52,19 +53,28 @@ def grouped_attention(
         bias: float32, broadcastable to `[B, H, m, n]`, added to the logits (ALiBi), or None.
         scale: factor of the logits.
         sink: `[H]`, one more logit per head, whose value is zero (learned sink; zeros: SoftMax1), or None.
+        causal: query i sees the first n - m + i + 1 keys and `mask` is None: half of the work of such a mask.
 
     Returns:
         `[B, H, m, D]`.
     """
+    m, n = query.shape[2], key.shape[2]
     if sink is not None:
-        none = torch.zeros(1, 1, 0, device=query.device)
-        return attention_and_sums(query, key, value, mask=mask, bias=bias, scale=scale, weight=none, sink=sink)[0]
+        none = torch.zeros(1, 1, m, device=query.device)
+        return attention_and_sums(
+            query, key, value, mask=mask, bias=bias, scale=scale, weight=none, sink=sink, causal=causal
+        )[0]
+    if causal and (bias is not None or m != n):  # the library's causal mask starts at the first key, and takes no bias
+        mask = torch.ones(m, n, dtype=torch.bool, device=query.device).tril(n - m)
+        causal = False
     mask = _per_head(mask, query.shape[1])
     if bias is not None:
         extra = bias if mask is None else bias.masked_fill(~mask, -torch.inf)
         extra = extra.to(query.dtype)
         return scaled_dot_product_attention(query, key, value, attn_mask=extra, scale=scale, enable_gqa=True)
-    return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale, enable_gqa=True)
+    return scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, scale=scale, enable_gqa=True, is_causal=causal
+    )
 
 
 def attention_and_sums(
@@ -77,6 +87,7 @@ def attention_and_sums(
     scale: float,
     weight: Tensor,
     sink: Tensor | None = None,
+    causal: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """As `grouped_attention`, and what each key received: sum over queries i and grouped heads of weight_i p_ij.
 
@@ -91,40 +102,49 @@ def attention_and_sums(
         scale: factor of the logits.
         weight: `[B or 1, 1, w]` float32 for the last w <= m queries; earlier ones count as zero.
         sink: as in `grouped_attention`.
+        causal: as in `grouped_attention`.
 
     Returns:
         Output `[B, H, m, D]` and sums `[B, H_kv, n]` float32.
     """
     B, H, m, _ = query.shape
     kv_heads, n = key.shape[1], key.shape[2]
-    unscored = m - weight.shape[-1]
-    first = 0 if sink is not None else unscored  # the library's kernel has no sink, and needs no weights
+    G = H // kv_heads
     mask = _per_head(mask, H)
+    first = m - weight.shape[-1]
     sums = torch.zeros(B, kv_heads, n, device=query.device)
     out = torch.empty(B, H, m, value.shape[-1], dtype=value.dtype, device=query.device)
-    if first:
-        out[:, :, :first] = grouped_attention(
-            query[:, :, :first], key, value, mask=_rows(mask, 0, first, m), bias=_rows(bias, 0, first, m), scale=scale
-        )
-    G = H // kv_heads
     extra = None if sink is None else sink.float().view(1, kv_heads, G, 1, 1)
+    if first:
+        known = n - m + first if causal else n
+        out[:, :, :first] = grouped_attention(
+            query[:, :, :first],
+            key[:, :, :known],
+            value[:, :, :known],
+            mask=_rows(mask, 0, first, m),
+            bias=None if bias is None else _rows(bias, 0, first, m)[..., :known],
+            scale=scale,
+            causal=causal,
+        )
     for start in range(first, m, BLOCK):
         stop = min(start + BLOCK, m)
-        r = stop - start
-        logits = grouped_logits(query[:, :, start:stop], key, scale=scale)
+        r, near = stop - start, n - m + stop if causal else n
+        logits = grouped_logits(query[:, :, start:stop], key[:, :, :near], scale=scale)
         here = _rows(bias, start, stop, m)
         if here is not None:
-            logits = logits + _grouped(here, B, H, kv_heads)
+            logits = logits + _grouped(here, B, H, kv_heads)[..., :near]
         seen = _rows(mask, start, stop, m)
         if seen is not None:
             logits = logits.masked_fill(~_grouped(seen, B, H, kv_heads), -torch.inf)
+        if causal and r > 1:
+            later = torch.ones(r, r, dtype=torch.bool, device=query.device).triu(1)
+            logits[..., near - r :].masked_fill_(later, -torch.inf)
         p = logits.softmax(dim=-1)
         if extra is not None:  # softmax with one more logit = softmax times the share the others have beside it
             p = p * torch.sigmoid(logits.logsumexp(dim=-1, keepdim=True) - extra)
-        out[:, :, start:stop] = (p.to(value.dtype).view(B, kv_heads, G * r, n) @ value).view(B, H, r, -1)
-        if stop > unscored:
-            rows = weight[..., max(start - unscored, 0) : stop - unscored, None]
-            sums += (p[:, :, :, r - rows.shape[-2] :].sum(dim=2) * rows).sum(dim=2)
+        rows = p.view(B, kv_heads, G * r, near)
+        out[:, :, start:stop] = (rows.to(value.dtype) @ value[:, :, :near]).view(B, H, r, -1)
+        sums[..., :near] += (weight[..., None, start - first : stop - first].repeat(1, 1, 1, G) @ rows)[:, :, 0]
     return out, sums
 
 
@@ -134,6 +154,8 @@ def grouped_logits(query: Tensor, key: Tensor, *, scale: float) -> Tensor:
     kv_heads = key.shape[1]
     # The G grouped heads become rows: broadcasting over a group dimension would copy keys G times.
     rows = query.reshape(B, kv_heads, H // kv_heads * m, D)
+    if rows.dtype == torch.float32:  # scaling the small factor spares a pass over the product
+        return ((rows * scale) @ key.transpose(-1, -2)).view(B, kv_heads, H // kv_heads, m, -1)
     return (rows @ key.transpose(-1, -2)).view(B, kv_heads, H // kv_heads, m, -1).float() * scale
 
 
@@ -161,6 +183,10 @@ def _per_head(mask: Tensor | None, heads: int) -> Tensor | None:
     return mask
 
 
+@overload
+def _rows(x: Tensor, start: int, stop: int, m: int) -> Tensor: ...
+@overload
+def _rows(x: None, start: int, stop: int, m: int) -> None: ...
 def _rows(x: Tensor | None, start: int, stop: int, m: int) -> Tensor | None:
     """The query rows start..stop of something broadcastable to `[.., m, n]`."""
     return x if x is None or x.shape[-2] != m or m == 1 else x[..., start:stop, :]

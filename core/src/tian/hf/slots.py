@@ -199,9 +199,10 @@ class SlotLayer(CacheLayerMixin):
         """Row i continues what row `beam_idx[i]` held (beam search). `beam_idx [B]` int64."""
         if not self.is_initialized:
             return
-        for name in TENSORS:
+        shared = not self.policy.needs and self.pads is None  # one row of bookkeeping for the whole batch
+        for name in ("keys", "values", "firsts", "pads") if shared else TENSORS:
             x = getattr(self, name)
-            if x is not None and (x.shape[0] > 1 or self.keys.shape[0] == 1):
+            if x is not None and x is not self.clock:
                 setattr(self, name, x.index_select(0, beam_idx.to(x.device)))
 
     def advance(self) -> None:
@@ -365,19 +366,22 @@ def _chunk(
     if not layer.turned:
         cos, sin = rotary.table(n)
         query, used = rotary.turn(query, (cos[n - m : n], sin[n - m : n])), rotary.turn(key, (cos[:n], sin[:n]))
-    mask = order <= order[-m:, None]
-    if layer.pads is not None:  # padding sees itself only, so that its rows stay finite
-        mask = (mask & (tok >= 0)[..., None, :]) | (order == order[-m:, None])
-    if how.window is not None:
-        mask = mask & (at[..., :, None] - position[..., None, :] < how.window)
+    causal = layer.pads is None and how.window is None
+    mask = None
+    if not causal:
+        mask = order <= order[-m:, None]
+        if layer.pads is not None:  # padding sees itself only, so that its rows stay finite
+            mask = (mask & (tok >= 0)[..., None, :]) | (order == order[-m:, None])
+        if how.window is not None:
+            mask = mask & (at[..., :, None] - position[..., None, :] < how.window)
     bias = alibi(how.slopes, position, at)
     score = None
     if layer.score is None:
-        out = grouped_attention(query, used, value, mask=mask, bias=bias, scale=how.scale, sink=how.sink)
+        out = grouped_attention(query, used, value, mask=mask, bias=bias, scale=how.scale, sink=how.sink, causal=causal)
     else:
         weight = row_weight(layer.policy, m, query, None if layer.pads is None else (new >= 0)[:, :1])
         out, sums = attention_and_sums(
-            query, used, value, mask=mask, bias=bias, scale=how.scale, weight=weight, sink=how.sink
+            query, used, value, mask=mask, bias=bias, scale=how.scale, weight=weight, sink=how.sink, causal=causal
         )
         old = layer.in_order(layer.score) if layer.count else layer.score[..., :0]
         score = torch.cat([old, layer.score.new_zeros(*rows, m)], dim=2)

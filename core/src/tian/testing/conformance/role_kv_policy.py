@@ -322,7 +322,7 @@ class KVPolicyChecks(CommonChecks):
 def grown(layer: Any, before: dict[tuple[int, ...], float], *, groups: int = 2) -> dict[tuple[int, ...], float]:
     """Score by (row, head, token): none has fallen, and a query of `groups` heads added as much at most."""
     token, score = layer.kept(), layer.in_order(layer.score)
-    now = {}
+    now: dict[tuple[int, ...], float] = {}
     for b, h in ((b, h) for b in range(token.shape[0]) for h in range(token.shape[1])):
         of = dict(zip(token[b, h].tolist(), score[b, h].tolist(), strict=True))
         now.update({(b, h, t): x for t, x in of.items()})

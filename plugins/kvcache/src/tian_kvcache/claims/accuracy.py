@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from tian.claims import Check, Claim, Ge, Le
+from tian_kvcache.claims.streaming import STAND_IN as STREAM
 from tian_kvcache.claims.streaming import TEXT, WORLDS
 
 PAPER = "2306.14048"
 OF = "kvcache/balance-keeps-log-probs"  # whose seeds all use
 H2O, WINDOW, HEAVY = ("kv=h2o",), ("kv=window",), ("kv.heavy=9999", "kv.recent=1")  # equal parts; local; heavy alone
 STAND_IN = (
-    "the 1M-parameter model that ships with tian and cloze items of Python sources (64 tokens, 12 kept), in place of "
-    "OPT-30B and exams; with so few questions accuracy itself cannot be told apart, log-probabilities can, and part of "
-    "what heavy tokens save here is the first token"
+    f"{STREAM}; cloze items (64 tokens, 12 kept) in place of exams; with so few questions accuracy itself cannot be told "
+    "apart, log-probabilities can, and part of what heavy tokens save here is the first token"
 )
 
 
