@@ -45,6 +45,7 @@ CLAIMS = [
     Claim(
         id="kvcache/fading-scores-lower-regret",
         where="ours",
+        promises=("O1",),
         says="with scores that fade, H2O loses at most 6.5 % of the attention the best eviction retains",
         checks=_tiny(
             DECAY, "budget=0.25", metric="regret", holds=Le(0.065), control=(H2O,), seeds=3, seeds_of=OF, budget_s=21.0
