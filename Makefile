@@ -35,7 +35,13 @@ demo: $(VENV)/installed
 test: $(VENV)/installed-dev
 	$(PYTEST) -m "not slow and not gpu and not net"
 
-test-all: $(VENV)/installed-dev
+# The interpreter and compiler tests of the kernels need triton (1 GB), one test of the optimum needs scipy.
+$(VENV)/installed-all: $(VENV)/installed-dev
+	@echo "installing triton and scipy for the long tests (1.1 GB) ..."
+	@$(PIP) --no-build-isolation --editable "./kernels[triton]" scipy
+	@touch $@
+
+test-all: $(VENV)/installed-all
 	@bash -o pipefail -c '$(PYTEST) -m "not gpu and not net" --durations=15 2>&1 | sed "s|$(CURDIR)|.|g" | tee $(LOG)'
 
 check: $(VENV)/installed-dev

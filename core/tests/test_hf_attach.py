@@ -470,6 +470,16 @@ def test_a_prompt_longer_than_the_cache_is_said_to_be_attended_in_full(models, c
         assert cache.kept().shape[-1] == 8
 
 
+def test_with_debugging_on_a_score_that_is_not_a_number_is_reported(models, monkeypatch):
+    monkeypatch.setenv("TIAN_DEBUG", "1")
+    model, ids = models("llama"), ids_of(1, 12)
+    with attach(model, kv=FakeKVPolicy(8)) as cache:
+        model(input_ids=ids[:, :5], past_key_values=cache, use_cache=True)
+        cache.layers[1].score.fill_(torch.inf)
+        with pytest.raises(InvalidInput, match="layer 1 has scores that are not numbers after token 5"):
+            model(input_ids=ids[:, 5:6], past_key_values=cache, use_cache=True)
+
+
 def test_a_score_that_is_not_a_number_evicts_an_old_token_and_nothing_else(models):
     class Ranged(FakeKVPolicy):
         needs: ClassVar = frozenset({"colsum"})

@@ -19,6 +19,7 @@ Source: ours; equal to the papers' "append, attend, evict to C" (StreamingLLM ar
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -72,6 +73,7 @@ class SlotLayer(CacheLayerMixin):
         self.evicted = 0  # `seen` at the last eviction: what came later can still be cropped
         self.prompt_len = 0  # tokens of the first chunk
         self.tried: int | None = None  # capacity at which the policy was last held to its contract
+        self.debug = bool(os.environ.get("TIAN_DEBUG"))  # look at scores in every step, which waits for the device
         self.stepwise = False  # True: tokens of a chunk see what they would in single steps
         self.static = False  # True while a step is recorded: it may use nothing that the host alone knows
         self.turned = False  # see above
@@ -238,11 +240,22 @@ class SlotLayer(CacheLayerMixin):
 
         Raises:
             ContractError: the policy broke its contract.
+            InvalidInput: with TIAN_DEBUG set, a score is not a number.
         """
         assert self.pending is not None  # noqa: S101 - update() ran just before
         key, value = self.pending
         self.pending = None
-        m, how = query.shape[2], Logits(scale, window, slopes, sink)
+        out = self._attend(query, key, value, Logits(scale, window, slopes, sink))
+        if self.debug and self.score is not None and not bool(self.score.isfinite().all()):
+            raise InvalidInput(
+                f"layer {self.layer} has scores that are not numbers after token {self.seen - 1}",
+                where="kv",
+                hint="look for NaN or overflow in the model; without TIAN_DEBUG the oldest token goes instead",
+            )
+        return out
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, how: Logits) -> Tensor:
+        m = query.shape[2]
         if m == 1:
             return step(self, query, key, value, how)
         if not self.stepwise or self.capacity is None or self.count + m <= self.capacity + 1:

@@ -11,11 +11,11 @@ STAND_IN = (
 LM = World("shipped-lm", 1, "tian:hf/assets/small-lm")
 
 
-def _check(tokens: int, package: str, *, seconds: float) -> Check:
+def _check(tokens: int, package: str, *more: str, seconds: float) -> Check:
     """The worst of all doublings up to `tokens`, against positions that go on counting instead of starting in the cache."""
     return Check(
         config="kvcache/long-stream",
-        overrides=(f"tokens={tokens}", f"text.packages=[{package}]"),
+        overrides=(f"tokens={tokens}", f"text.packages=[{package}]", *more),
         control=("kv.positions=original",),
         metric="hidden error",
         holds=Le(1e-4),
@@ -40,6 +40,7 @@ CLAIMS = [
         checks={
             "tiny": _check(32_768, "networkx.generators", seconds=50.0),
             "cpu": _check(4_194_304, "sympy", seconds=3600.0),
+            "gpu": _check(4_194_304, "sympy", "device=cuda", seconds=3600.0),
         },
     ),
 ]
