@@ -55,6 +55,8 @@ def _curve(checks: list[dict[str, Any]], run: Run) -> str:
     )
     x = [c["tokens"] for c in checks]
     axes.loglog(x, [max(c["error"], 1e-12) for c in checks], marker="o", color=COLOURS[0], label="hidden error")
+    axes.axhline(1e-4, color="#777", linestyle="--", linewidth=1, label="1e-4")
+    axes.set_ylim(1e-8, max(1e-3, 3 * max(c["error"] for c in checks)))
     other = axes.twinx()
     other.plot(x, [c["perplexity"] for c in checks], marker=".", color=COLOURS[1], label="perplexity")
     other.set_ylim(bottom=0)

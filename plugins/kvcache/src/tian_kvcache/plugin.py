@@ -27,6 +27,7 @@ STUDIES = {  # recipe -> module of its report
     "kvcache/speed": "tian_kvcache.speed_report",
     "kvcache/sink-pretraining": "tian_kvcache.sink_table_report",
     "kvcache/accuracy": "tian_kvcache.accuracy_report",
+    "kvcache/answers": "tian_kvcache.answers_report",
     "kvcache/streameval": "tian_kvcache.streameval_report",
 }
 
@@ -119,6 +120,14 @@ def tian_register_recipes(register: Any) -> None:
         "tian_kvcache.accuracy:accuracy",
         summary="multiple-choice accuracy of policies that keep a share of the prompt, against full attention",
         options="tian_kvcache.accuracy_options:AccuracyOptions",
+        needs=NEEDS,
+        extra="hf",
+    )
+    register(
+        "answers",
+        "tian_kvcache.answers:answers",
+        summary="greedy answers to questions about long contexts under cache policies: F1 and exact match",
+        options="tian_kvcache.answers_options:AnswersOptions",
         needs=NEEDS,
         extra="hf",
     )
