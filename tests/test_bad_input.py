@@ -200,7 +200,7 @@ def _folder(path):
         (_empty, "holds 0 characters"),
         (_blank, "holds 0 characters"),
         (_latin1, "not UTF-8: byte 100 is 0xfc"),
-        (_folder, "is a folder"),
+        (_folder, "holds no .txt file"),
     ],
 )
 def test_a_text_that_cannot_be_read(capsys, text, tmp_path, harm, words):

@@ -212,3 +212,12 @@ def test_a_short_text_is_not_kept_and_old_files_go(long_text, tmp_path, monkeypa
         Path(source.path).write_text(f"number {i} " * 12_000, encoding="utf-8")
         streams_of(source, tokenizer)
     assert len(cached_files(tmp_path)) == 2
+
+
+def test_the_books_of_a_folder_are_one_text_in_order_of_name(tmp_path):
+    for name, word in (("b.txt", "second "), ("a.txt", "first ")):
+        (tmp_path / name).write_text(word * 40)
+    (tmp_path / "notes.md").write_text("not a book")
+    found = read_text(TextSource(path=str(tmp_path)))
+    assert found.text == "first " * 40 + "\n" + "second " * 40
+    assert found.label == tmp_path.name

@@ -85,13 +85,16 @@ def read_file(path: Path) -> str:
 
 
 def read_text(source: TextSource) -> Text:
-    """The text a config names.
+    """The text a config names; the books of a folder one after the other.
 
     Raises:
-        DataError: see `read_file` and `package_files`.
+        DataError: see `read_file`, `tian.hf.texts.read_books` and `package_files`.
     """
     if source.path is not None:
-        text, label = read_file(Path(source.path)), Path(source.path).name
+        from tian.hf.texts import read_documents
+
+        books, label = read_documents(source)
+        text = "\n".join(book.text for book in books)
     else:
         files = [f for name in source.packages for f in package_files(name)]
         text = "\n".join(f.read_text(encoding="utf-8", errors="replace") for f in files)

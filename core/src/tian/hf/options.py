@@ -22,7 +22,7 @@ class ModelSource:
 class TextSource:
     """Which text to read: a file of the user's, or the sources of installed packages."""
 
-    path: str | None = None  # UTF-8 text file; null: the Python sources of `packages`
+    path: str | None = None  # UTF-8 text file, or a folder of .txt books; null: the Python sources of `packages`
     packages: list[str] = field(
         default_factory=list
     )  # installed packages (or pkg.sub) whose .py files are the text, in this order
