@@ -56,11 +56,19 @@ CLAIMS = [
     Claim(
         id="kvcache/fading-scores-follow-drift",
         where="ours",
-        says=(
-            "constructed: when what is asked about changes, fading scores answer 85 %; the plain sum of H2O goes stale "
-            "(about 0.36; at most 0.35 was hoped for)"
-        ),
+        says="constructed: when what is asked about changes, fading scores answer 85 % of the questions",
         checks=_tiny(DECAY, control=(H2O,), stream="drift", holds=Ge(0.85)),
+    ),
+    Claim(
+        id="kvcache/plain-sum-goes-stale",
+        where="ours",
+        says="constructed: when what is asked about changes, the plain sum of H2O answers at most 35 % of the questions",
+        expected="inconclusive",
+        because=(
+            "it answers 0.35 to 0.37: what was planted in the second half is blocked by stale sums, and what was asked about "
+            "early is still answered; the interval straddles the bar"
+        ),
+        checks=_tiny(H2O, control=(DECAY,), stream="drift", holds=Le(0.35)),
     ),
     Claim(
         id="kvcache/fading-scores-cost-nothing",
