@@ -136,6 +136,7 @@ def test_what_cannot_be_recorded_is_refused(models, kind, policy, prompt, messag
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # the compiler's own
 def test_a_compiled_step_is_the_step(models):
     model, ids = models("llama"), ids_of(1, 200)
     with attach(model, kv=Heavy()) as cache:
