@@ -37,10 +37,10 @@ CLAIMS = [
             "trained with a dedicated first token, a model that keeps this one token reads streams at least 1 % better "
             "than a vanilla one with whatever number of first tokens suits it best"
         ),
-        expected="fails",
+        expected="inconclusive",
         because=(
-            "here the first token costs about a sixth in perplexity: a vanilla model of this size has no sink, so it loses "
-            "nothing with any number of first tokens kept, and learns the same text faster"
+            "two trainings of this size that differ in the seed differ by more than the token does: the ratio was 1.18 on seed "
+            "0 and 0.93 on the first claim seed; a vanilla model of this size has no sink, and loses nothing with any number"
         ),
         checks=_cpu(metric="perplexity over the best of vanilla", by={"cache": "1+31"}, holds=Le(0.99), seeds_of=""),
     ),
@@ -49,6 +49,8 @@ CLAIMS = [
         paper=PAPER,
         where="table 3, column 0+1024",
         says="and it depends on that token: without it, perplexity is at least 1.2 times that with four first tokens kept",
+        expected="inconclusive",
+        because="how much it depends varies with the training: 1.40 on seed 0, 1.09 on the first claim seed",
         checks=_cpu(metric="perplexity over four kept", by={"cache": "0+32"}, holds=Ge(1.2)),
     ),
 ]
