@@ -190,3 +190,24 @@ def test_cloze_items_hold_the_true_continuation_once_and_others_from_elsewhere()
 def test_cloze_items_need_two_documents():
     with pytest.raises(DataError, match="1 of 1 documents"):
         cloze(load_tokenizer(None), [Document("a", "x y " * 200)], items=2)
+
+
+def test_held_out_windows_of_a_model_without_a_first_token_stand_behind_the_token_before(models):
+    """Every window but the first once stood behind the first token of the text."""
+    from tokenizers import Tokenizer, pre_tokenizers
+    from tokenizers import models as kinds
+    from transformers import PreTrainedTokenizerFast
+
+    from tian.hf.evaluate import held_out_loss
+
+    plain = Tokenizer(kinds.WordLevel({"?": 0, **{str(i): i for i in range(1, 60)}}, unk_token="?"))
+    plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    model, ids = models("llama"), torch.randint(1, 60, (1, 25), generator=torch.Generator().manual_seed(0))
+    text = " ".join(map(str, ids[0].tolist()))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, unk_token="?")
+    found = held_out_loss(model, tokenizer, text, context=9, tokens=24)
+    with torch.no_grad():
+        rows = torch.cat([ids[:, at : at + 9] for at in (0, 8, 16)])
+        logits = model(input_ids=rows).logits[:, :-1]
+    expected = torch.nn.functional.cross_entropy(logits.transpose(1, 2), rows[:, 1:], reduction="none").flatten()
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import pytest
 import torch
+from kv_policies import FirstAndLast as Keep
 
 from tian.errors import InvalidInput, UnsupportedModel
 from tian.hf import attach
@@ -16,21 +17,6 @@ from tian.spec import KVPolicy
 
 KINDS = sorted({*FAMILIES, "falcon-new", "falcon-alibi"})
 MOVABLE = [k for k in KINDS if k != "opt"]  # learned positions cannot move inside a cache
-
-
-class Keep(KVPolicy):
-    """First and last tokens, as a list of indices; positions inside the cache unless asked otherwise."""
-
-    def __init__(self, first, last, positions="in_cache"):
-        self.first, self.last, self.positions = first, last, positions
-
-    def capacity(self, layer, n_layers, prompt_len):
-        return self.first + self.last
-
-    def select(self, score, token, capacity):
-        n = token.shape[-1]
-        index = torch.tensor([i for i in range(n) if i < self.first or i >= n - self.last])
-        return index.expand(*token.shape[:2], -1)
 
 
 class Heavy(KVPolicy):

@@ -6,30 +6,11 @@ from typing import ClassVar
 
 import pytest
 import torch
+from kv_policies import Contiguous as Recent
 
 from tian.errors import InvalidInput
 from tian.hf import RecordedStep, attach
 from tian.spec import KVPolicy
-
-
-class Recent(KVPolicy):
-    """The first `first` tokens and the newest; contiguous, so keys are turned once."""
-
-    contiguous: ClassVar[bool] = True
-
-    def __init__(self, first, last):
-        self.first, self.last = first, last
-
-    def capacity(self, layer, n_layers, prompt_len):
-        return self.first + self.last
-
-    def select(self, score, token, capacity):
-        n = token.shape[-1]
-        index = torch.tensor([i for i in range(n) if i < self.first or i >= n - (capacity - self.first)])
-        return index.expand(*token.shape[:2], -1)
-
-    def victim_ranks(self, capacity):
-        return self.first, self.first
 
 
 class Heavy(KVPolicy):

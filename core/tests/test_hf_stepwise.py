@@ -7,37 +7,16 @@ from typing import ClassVar
 
 import pytest
 import torch
+from kv_policies import Contiguous as Known
+from kv_policies import FirstAndLast as Plain
 
 from tian.errors import InvalidInput
 from tian.hf import attach, prefill
 from tian.hf.families import FAMILIES
 from tian.hf.rotary import Rotary
-from tian.spec import KVPolicy
 
 KINDS = sorted({*FAMILIES, "falcon-new", "falcon-alibi"})
 MOVABLE = [k for k in KINDS if k != "opt"]  # learned positions cannot move inside a cache
-
-
-class Plain(KVPolicy):
-    """First and last tokens; the host does not know that they are contiguous."""
-
-    def __init__(self, first, last, positions="in_cache"):
-        self.first, self.last, self.positions = first, last, positions
-
-    def capacity(self, layer, n_layers, prompt_len):
-        return self.first + self.last
-
-    def select(self, score, token, capacity):
-        n = token.shape[-1]
-        index = torch.tensor([i for i in range(n) if i < self.first or i >= n - self.last])
-        return index.expand(*token.shape[:2], -1)
-
-
-class Known(Plain):
-    contiguous: ClassVar[bool] = True
-
-    def victim_ranks(self, capacity):
-        return self.first, self.first
 
 
 def ids_of(batch, length, *, vocab=61):

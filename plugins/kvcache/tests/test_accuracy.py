@@ -11,7 +11,7 @@ import tian
 from tian.errors import TianError
 from tian.hf.loading import SHIPPED
 from tian_kvcache.accuracy import at_capacity
-from tian_kvcache.accuracy_statistics import mcnemar, mean_interval, wilson
+from tian_kvcache.intervals import mcnemar, mean_interval, wilson
 
 SMALL = ["items=6", "context=24", "continuation=4", "text.packages=[tian.config]", "threads=1"]
 QUESTIONS = [

@@ -6,19 +6,22 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tian.hf.corpus import first_tokens
+from tian.hf.perplexity import windows
+from tian.hf.scoring import score
+
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 CHARS_PER_TOKEN = 8  # generous: enough characters are encoded to give the wanted number of tokens
 
 
-@torch.no_grad()
-def held_out_loss(model: nn.Module, tokenizer: Any, text: str, *, context: int, tokens: int, rows: int = 16) -> Tensor:
-    """Negative log-likelihood of each scored token, non-overlapping windows, each behind the first token.
+def held_out_loss(model: Any, tokenizer: Any, text: str, *, context: int, tokens: int, rows: int = 16) -> Tensor:
+    """Negative log-likelihood of each scored token, in non-overlapping windows; see `tian.hf.perplexity.windows`.
 
     Args:
         model: causal LM of transformers, in eval mode.
-        tokenizer: its tokenizer; a bos token is put in front of each window if there is one.
+        tokenizer: its tokenizer; what it puts in front of a text stands in front of each window.
         text: the held-out text.
         context: window length in tokens, the first token included.
         tokens: about how many tokens to score (whole windows).
@@ -28,14 +31,9 @@ def held_out_loss(model: nn.Module, tokenizer: Any, text: str, *, context: int, 
         `[n]` float32, nats per token.
     """
     ids = tokenizer(text[: tokens * CHARS_PER_TOKEN], add_special_tokens=False)["input_ids"]
-    width = context - 1
-    count = max(1, min(tokens, len(ids)) // width)
-    body = torch.tensor(ids[: count * width], dtype=torch.int64).view(count, -1)
-    bos = tokenizer.bos_token_id
-    first = torch.full((count, 1), bos if bos is not None else int(body[0, 0]))
-    ids_ = torch.cat([first, body], dim=1)
-    out = []
-    for chunk in torch.split(ids_, rows):
-        logits = model(input_ids=chunk, use_cache=False).logits[:, :-1].float()
-        out.append(torch.nn.functional.cross_entropy(logits.transpose(1, 2), chunk[:, 1:], reduction="none"))
-    return torch.cat(out).flatten()
+    first = first_tokens(tokenizer)
+    width = context - max(1, len(first))
+    before = 0 if first else 1  # without a first token, that of the text stands in front and is not scored
+    count = max(1, min(tokens, len(ids) - before) // width)
+    cut = windows(ids[: count * width + before], first=first, context=context)
+    return torch.cat([-s.log_prob for s in score(model, cut, batch=rows)])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from tian.errors import UnsupportedModel
+from tian.errors import InvalidInput, UnsupportedModel
 from tian.hf.rotary import LENGTH_FREE_TYPES
 
 if TYPE_CHECKING:
@@ -117,6 +117,29 @@ def family_of(model: Any) -> Family:
             hint=f"use a model with one of: {', '.join(sorted(LENGTH_FREE_TYPES))}",
         )
     return family
+
+
+def check_length(model: Any, tokens: int, *, extra: int = 0, what: str, where: str, hint: str) -> None:
+    """Refuse, before anything is read, what a table of learned positions cannot hold.
+
+    Args:
+        model: causal LM of transformers.
+        tokens: the longest row that the configuration asks for.
+        extra: how many more will be read behind it.
+        what: which row that is, for the message.
+        where: key of the configuration.
+        hint: what shortens it; `{room}` stands for the number of tokens there is room for.
+
+    Raises:
+        InvalidInput: the model has learned positions, and fewer.
+    """
+    table = getattr(model.config, "max_position_embeddings", None)
+    if family_of(model).positions == "learned" and table is not None and tokens + extra > table:
+        raise InvalidInput(
+            f"{what} has {tokens + extra} tokens, and the model has {table} learned positions",
+            where=where,
+            hint=f"{hint.format(room=table - extra)}, or use a model with rotary or ALiBi positions",
+        )
 
 
 def attention_modules(model: Any) -> dict[int, nn.Module]:

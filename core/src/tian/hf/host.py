@@ -22,6 +22,7 @@ from tian.hf.cache import SlotCache
 from tian.hf.families import FAMILIES, LAYER, SINK, SLOPES, Family, alibi_slopes, attention_modules, family_of
 from tian.hf.kernels import fused_kernel
 from tian.hf.rotary import NoRotary, Rotary
+from tian.hf.sinks import check_sinks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,7 +106,7 @@ def attach(model: Any, *, kv: KVPolicy, kernel: str = "auto") -> Iterator[SlotCa
         An empty `SlotCache`. Pass it as `past_key_values`, to the model or to `generate()`.
 
     Raises:
-        UnsupportedModel: see `family_of`; or the policy moves positions, which the model's are not made for.
+        UnsupportedModel: see `family_of` and `check_sinks`; or the policy moves positions, which the model's are not made for.
         InvalidInput: the model is in training mode or already attached, or the cache is larger than what its rotary
             positions were trained for; later, in the forward: the cache was not
             passed, the batch is padded on the right, attention weights were asked for, or learned positions ran out.
@@ -117,6 +118,7 @@ def attach(model: Any, *, kv: KVPolicy, kernel: str = "auto") -> Iterator[SlotCa
             model.generate(ids, past_key_values=cache, max_new_tokens=100_000)
     """
     family = family_of(model)
+    check_sinks(model)
     _check_policy(kv, model, family)
     base = getattr(model.base_model, "decoder", model.base_model)  # OPT's head calls the decoder, not the base model
     modules = attention_modules(model)
@@ -142,9 +144,8 @@ def attach(model: Any, *, kv: KVPolicy, kernel: str = "auto") -> Iterator[SlotCa
             kwargs["position_ids"] = torch.zeros(ids.shape[:2], dtype=torch.int64, device=ids.device)
         elif family.positions == "learned":
             kwargs["position_ids"] = _learned_positions(model, cache, ids)
-        # Visibility follows from ranks and padding. Falcon sizes its bias by this mask, and fails without one.
-        dummy = slopes is not None and model.config.model_type == "falcon"
-        kwargs["attention_mask"] = torch.ones(ids.shape[:2], device=ids.device) if dummy else None
+        # Visibility follows from ranks and padding; but models with a bias size it by this mask.
+        kwargs["attention_mask"] = None if slopes is None else torch.ones(ids.shape[:2], device=ids.device)
         return args, kwargs
 
     with ExitStack() as stack:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tian.errors import InvalidInput
+from tian.hf.families import family_of
 from tian.hf.slots import TENSORS
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class RecordedStep:
             )
         if any(layer.count < layer.sinks for layer in cache.layers):
             raise InvalidInput("the prompt is shorter than the policy's sinks", hint="feed a longer prompt first")
-        if getattr(model.config, "model_type", "") == "opt":
+        if family_of(model).positions == "learned":
             raise InvalidInput("learned positions are looked up outside the step, so it cannot be recorded")
 
     def __call__(self, ids: Tensor) -> Tensor:

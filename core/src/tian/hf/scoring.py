@@ -151,7 +151,7 @@ def _cached(model: Any, rows: Sequence[Row], cache: SlotCache, reading: Reading)
     cache.reset()
     heads = list(dict.fromkeys(r.prefix[:-1] for r in rows))  # choices of one question share what comes before them
     if heads != [()]:
-        _read_heads(model, heads if len(heads) > 1 else heads * 2, cache, reading)
+        _read_heads(model, heads, cache, reading)
         place = {head: i for i, head in enumerate(heads)}
         cache.reorder_cache(torch.tensor([place[r.prefix[:-1]] for r in rows], device=model.device))
     rest = _padded([(r.prefix[-1], *r.target) for r in rows], model.device)
@@ -165,7 +165,7 @@ def _cached(model: Any, rows: Sequence[Row], cache: SlotCache, reading: Reading)
 
 
 def _read_heads(model: Any, heads: Sequence[tuple[int, ...]], cache: SlotCache, reading: Reading) -> None:
-    """Feed what comes before the last token of the prefixes: at least two rows, none of them empty."""
+    """Feed what comes before the last token of the prefixes; none is empty."""
     width = max(map(len, heads))
     if reading == "stream":  # all of one length, see `_batches`
         ids = torch.tensor(heads, device=model.device)

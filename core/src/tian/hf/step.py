@@ -14,6 +14,7 @@ import torch
 from tian.hf.attention import alibi, attention_and_sums, grouped_attention
 from tian.hf.kernels import fused_step
 from tian.spec.contract import check_slot
+from tian.spec.victims import NEVER
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from tian.hf.attention import Logits
     from tian.hf.slots import SlotLayer
     from tian.spec import KVPolicy
-
-NEVER = 2**31 - 1  # above every rank
 
 
 def step(

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import copy
 import random
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from tian.config.compose import options_of
-from tian.errors import InvalidInput
 from tian.hf.choices import Item, choose, cloze, encode_questions
-from tian.hf.families import family_of
+from tian.hf.families import check_length
 from tian.hf.host import attach
 from tian.hf.loading import load_model, load_tokenizer
 from tian.hf.scoring import score
@@ -24,13 +24,13 @@ from tian.hf.texts import read_choices, read_documents
 from tian.runs.files import append_jsonl, read_jsonl
 from tian.runs.signals import SafePoint
 from tian.types import Measurement
-from tian_kvcache.accuracy_statistics import mcnemar, mean_interval, wilson
 from tian_kvcache.arms import Arm, arms_at
 from tian_kvcache.budget import budget_tokens, layer_tokens
+from tian_kvcache.intervals import mcnemar, mean_interval, wilson
 from tian_kvcache.policies import Full
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container, Mapping, Sequence
 
     from tian.runs.rundir import Run
     from tian.spec import KVPolicy
@@ -39,6 +39,16 @@ if TYPE_CHECKING:
 ROWS = "answers.jsonl"
 FULL = "full"
 CHANGE = "log-prob change"
+
+
+def mark_of(prompt: object) -> int:
+    """A checksum of what is asked, so that a resumed run does not take over the answer to another question."""
+    return zlib.crc32(repr(prompt).encode())
+
+
+def is_of(row: Mapping[str, Any], policies: Container[str], marks: Sequence[int]) -> bool:
+    """Whether a line of `answers.jsonl` belongs to one of these policies and questions."""
+    return row["policy"] in policies and row["item"] < len(marks) and row["prompt"] == marks[row["item"]]
 
 
 def at_capacity(policy: KVPolicy, tokens: int, *, positions: str | None = None) -> KVPolicy:
@@ -72,18 +82,22 @@ def accuracy(cfg: Any, run: Run) -> list[Measurement]:
     tokenizer = load_tokenizer(options.model.path)
     model = load_model(options.model.path, device=options.device)
     items, label = _items(options, tokenizer, int(cfg.seed))
-    _check_length(model, items)
+    longest = max(len(row.ids) for item in items for row in item.rows)
+    hint = "ask shorter questions, or with fewer examples (data.shots)"
+    check_length(model, longest, what="a question with its choice", where="data", hint=hint)
     sizes = [budget_tokens(options.budget, len(item.rows[0].prefix)) for item in items]
     nodes = [options.kv, *options.compare, {"use": "kvcache/full"}]
     arms = arms_at(nodes, run, sorted(sizes)[len(sizes) // 2])
     answers: dict[str, dict[int, list[float]]] = {arm.label: {} for arm in arms}
+    marks = [mark_of([row.ids for row in item.rows]) for item in items]
     for row in read_jsonl(run.path / ROWS):
-        answers.setdefault(row["policy"], {})[row["item"]] = row["log_prob"]
+        if is_of(row, answers, marks):
+            answers[row["policy"]][row["item"]] = row["log_prob"]
     done = sum(map(len, answers.values()))
     with run.progress(len(arms) * len(items), "questions", done=done) as bar:
         for arm in arms:
             bar.advance(0, f"questions: {arm.label}")
-            _ask(model, arm, items, sizes, answers[arm.label], options, run, bar.advance)
+            _ask(model, arm, items, sizes, marks, answers[arm.label], options, run, bar.advance)
             run.set_status("running")
     return _report(arms, items, answers, options, run, label)
 
@@ -102,27 +116,12 @@ def _items(options: AccuracyOptions, tokenizer: Any, seed: int) -> tuple[list[It
     return items, f"{path.name}, {options.data.shots} examples in front"
 
 
-def _check_length(model: Any, items: list[Item]) -> None:
-    """Learned positions end with their table.
-
-    Raises:
-        InvalidInput: an item is longer.
-    """
-    longest = max(len(r.ids) for item in items for r in item.rows)
-    table = getattr(model.config, "max_position_embeddings", None)
-    if family_of(model).positions == "learned" and table is not None and longest > table:
-        raise InvalidInput(
-            f"a question with its choice has {longest} tokens, and the model has {table} learned positions",
-            where="data",
-            hint="fewer examples (data.shots), shorter questions, or a model with rotary positions",
-        )
-
-
 def _ask(
     model: Any,
     arm: Arm,
     items: list[Item],
     sizes: list[int],
+    marks: list[int],
     answers: dict[int, list[float]],
     options: AccuracyOptions,
     run: Run,
@@ -141,11 +140,12 @@ def _ask(
             for at in range(0, len(group), each):
                 chunk = group[at : at + each]
                 with attach(model, kv=policy) as cache:
-                    rows = [row for i in chunk for row in items[i].rows]
+                    rows = [r for i in chunk for r in items[i].rows]
                     scored = iter(score(model, rows, cache=cache, reading=options.reading, batch=options.batch))
                 for i in chunk:
                     answers[i] = [float(next(scored).log_prob.double().sum()) for _ in items[i].rows]
-                    append_jsonl(run.path / ROWS, {"policy": arm.label, "item": i, "log_prob": answers[i]})
+                    row = {"policy": arm.label, "item": i, "prompt": marks[i], "log_prob": answers[i]}
+                    append_jsonl(run.path / ROWS, row)
                 advance(len(chunk))
                 safe.check()
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from tian.errors import InvalidInput
 from tian.hf.options import ModelSource, TextSource
 from tian_kvcache.budget import check_budget
+from tian_kvcache.study_options import check_nodes
 
 
 @dataclass
@@ -56,11 +57,7 @@ class AccuracyOptions:
 
     def __post_init__(self) -> None:
         check_budget(self.budget)
-        for entry in self.compare:
-            if isinstance(entry, str):
-                raise InvalidInput(
-                    f"compare holds {entry!r}; each entry is a policy with its options", hint=f"write {{use: {entry}}}"
-                )
+        check_nodes(self.compare)
         for name, least in (("items", 2), ("context", 8), ("continuation", 1), ("choices", 2), ("batch", 1)):
             if getattr(self, name) < least:
                 raise InvalidInput(f"{name} must be >= {least}, got {getattr(self, name)}")

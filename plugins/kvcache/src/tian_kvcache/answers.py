@@ -8,27 +8,25 @@ each prompt.
 from __future__ import annotations
 
 import random
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from tian.config.compose import options_of
-from tian.errors import InvalidInput
-from tian.hf.families import family_of
+from tian.hf.families import check_length
 from tian.hf.host import attach, prefill
 from tian.hf.loading import load_model, load_tokenizer
 from tian.hf.texts import read_documents, read_long
 from tian.runs.files import append_jsonl, read_jsonl
 from tian.runs.signals import SafePoint
 from tian.types import Measurement
-from tian_kvcache.accuracy import at_capacity
-from tian_kvcache.accuracy_statistics import mean_interval, wilson
+from tian_kvcache.accuracy import FULL, ROWS, at_capacity, is_of, mark_of
 from tian_kvcache.answers_prompts import constructed, prompt_of
 from tian_kvcache.answers_score import exact, f1
 from tian_kvcache.arms import Arm, arms_at
 from tian_kvcache.budget import budget_tokens
+from tian_kvcache.intervals import mean_interval, wilson
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,9 +35,6 @@ if TYPE_CHECKING:
     from tian.runs.rundir import Run
     from tian.spec import KVPolicy
     from tian_kvcache.answers_options import AnswersOptions
-
-ROWS = "answers.jsonl"
-FULL = "full"
 
 
 @torch.no_grad()
@@ -95,16 +90,17 @@ def answers(cfg: Any, run: Run) -> list[Measurement]:
     tokenizer = load_tokenizer(options.model.path)
     model = load_model(options.model.path, device=options.device)
     prompts = [prompt_of(tokenizer, q, max_prompt=options.max_prompt) for q in questions]
-    _check_length(model, prompts, options)
+    what, extra = "the longest prompt with its answer", options.max_new - 1  # the last generated token is not read
+    longest = max(map(len, prompts))
+    check_length(model, longest, extra=extra, what=what, where="max_prompt", hint="set max_prompt={room}")
     sizes = [budget_tokens(options.budget, len(ids)) for ids in prompts]
     arms = arms_at([options.kv, *options.compare], run, sorted(sizes)[len(sizes) // 2])
     ends = _ends(model, tokenizer)
-    marks = [zlib.crc32(repr(ids).encode()) for ids in prompts]  # an answer to another prompt is not taken over
+    marks = [mark_of(ids) for ids in prompts]
     said: dict[str, dict[int, str]] = {arm.label: {} for arm in arms}
     for row in read_jsonl(run.path / ROWS):
-        i = row["item"]
-        if row["policy"] in said and i < len(marks) and row["prompt"] == marks[i]:
-            said[row["policy"]][i] = row["answer"]
+        if is_of(row, said, marks):
+            said[row["policy"]][row["item"]] = row["answer"]
     done = sum(map(len, said.values()))
     with run.progress(len(arms) * len(prompts), "questions", done=done) as bar, SafePoint() as safe:
         for arm in arms:
@@ -139,22 +135,6 @@ def _ends(model: Any, tokenizer: Any) -> set[int]:
     own = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     listed = own if isinstance(own, list) else [own]
     return {int(i) for i in (*listed, tokenizer.eos_token_id) if i is not None}
-
-
-def _check_length(model: Any, prompts: list[list[int]], options: AnswersOptions) -> None:
-    """Learned positions end with their table.
-
-    Raises:
-        InvalidInput: a prompt with its answer is longer.
-    """
-    need = max(map(len, prompts)) + options.max_new - 1  # the last generated token is not read
-    table = getattr(model.config, "max_position_embeddings", None)
-    if family_of(model).positions == "learned" and table is not None and need > table:
-        raise InvalidInput(
-            f"the longest prompt with its answer has {need} tokens, and the model has {table} learned positions",
-            where="max_prompt",
-            hint=f"set max_prompt={max(8, table - options.max_new + 1)}, or use a model with rotary positions",
-        )
 
 
 def _report(

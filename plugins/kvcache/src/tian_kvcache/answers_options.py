@@ -8,6 +8,7 @@ from typing import Any, Literal
 from tian.errors import InvalidInput
 from tian.hf.options import ModelSource, TextSource
 from tian_kvcache.budget import check_budget
+from tian_kvcache.study_options import check_nodes
 
 
 @dataclass
@@ -46,11 +47,7 @@ class AnswersOptions:
 
     def __post_init__(self) -> None:
         check_budget(self.budget)
-        for entry in self.compare:
-            if isinstance(entry, str):
-                raise InvalidInput(
-                    f"compare holds {entry!r}; each entry is a policy with its options", hint=f"write {{use: {entry}}}"
-                )
+        check_nodes(self.compare)
         for name, least in (("items", 2), ("lines", 2), ("max_prompt", 8), ("max_new", 1), ("chunk", 1)):
             value = getattr(self, name)
             if value is not None and value < least:

@@ -19,8 +19,8 @@ from tian.runs.files import append_jsonl, read_jsonl
 from tian.runs.signals import SafePoint
 from tian.types import Measurement
 from tian_kvcache import statistics as st
+from tian_kvcache.intervals import mean_interval
 from tian_kvcache.policies import Full
-from tian_kvcache.recall import interval
 from tian_kvcache.traces import attention_by_head
 
 if TYPE_CHECKING:
@@ -179,11 +179,11 @@ def _measure(
 
     def over_streams(name: str, values: list[float], higher: bool | None, unit: str = "1") -> Measurement:  # noqa: FBT001
         x = torch.tensor(values, dtype=torch.float64)
-        return Measurement(name, float(x.mean()), unit, n, interval(x), higher_is_better=higher, by=by)
+        return Measurement(name, float(x.mean()), unit, n, mean_interval(x)[1], higher_is_better=higher, by=by)
 
     def ratio(name: str, logs: list[float]) -> Measurement:
         x = torch.tensor(logs, dtype=torch.float64)
-        ci = interval(x)
+        ci = mean_interval(x)[1]
         both = (math.exp(ci[0]), math.exp(ci[1])) if ci else None
         return Measurement(name, math.exp(float(x.mean())), "1", n, both, higher_is_better=None, by=by)
 

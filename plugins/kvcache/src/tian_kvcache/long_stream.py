@@ -216,14 +216,13 @@ def long_stream(cfg: Any, run: Run) -> list[Measurement]:
 def measurements(label: str, at: Progress) -> list[Measurement]:
     """Of the finished stream."""
     by, last = {"policy": label}, at.checks[-1]
-    halves = [c.perplexity for c in at.checks]
     worst = max(c.error for c in at.checks)
     growth = (last.cache_bytes - at.checks[0].cache_bytes) / max(1, last.tokens - at.checks[0].tokens)
     return [
         Measurement("hidden error", worst, "1", len(at.checks), higher_is_better=False, by=by),
         Measurement("tokens", float(last.tokens), "tok", by=by),
         Measurement("perplexity", math.exp(at.loss / (last.tokens - 1)), "1", higher_is_better=False, by=by),
-        Measurement("perplexity, last check", halves[-1], "1", higher_is_better=False, by=by),
+        Measurement("perplexity, last check", last.perplexity, "1", higher_is_better=False, by=by),
         Measurement("cache growth", growth, "B/tok", higher_is_better=False, by=by),
         Measurement("time per token", 1000 * last.seconds / last.tokens, "ms", higher_is_better=False, by=by),
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,6 +9,7 @@ import torch
 from tian.config.compose import options_of
 from tian.types import Measurement
 from tian_kvcache.arms import arms_at
+from tian_kvcache.intervals import mean_interval
 from tian_kvcache.recall_stream import VERSION, make_streams
 from tian_kvcache.traces import simulate, visible_global
 
@@ -21,15 +21,6 @@ if TYPE_CHECKING:
     from tian_kvcache.study_options import RecallOptions
 
 MEASURES = ("recall", "fluency", "attention on the first token")
-
-
-def interval(x: Tensor) -> tuple[float, float] | None:
-    """95 % normal interval of the mean of `x [n]`, None for one sample."""
-    if x.numel() < 2:
-        return None
-    half = 1.96 * float(x.double().std()) / math.sqrt(x.numel())
-    mean = float(x.double().mean())
-    return mean - half, mean + half
 
 
 def seen_by(arm: Arm, trace: Tensor, capacity: int, *, layer: Tensor | None = None) -> Tensor:
@@ -101,13 +92,15 @@ def _measure(rows: dict[str, Any], main: str) -> list[Measurement]:
             for name, values in zip(MEASURES, found, strict=True):
                 x = torch.tensor(values, dtype=torch.float64)
                 better = None if name == MEASURES[2] else True
-                out.append(Measurement(name, float(x.mean()), "1", x.numel(), interval(x), better, by))
+                out.append(Measurement(name, float(x.mean()), "1", x.numel(), mean_interval(x)[1], better, by))
             if label != main:
                 gain = torch.tensor(rows[main][kind][0], dtype=torch.float64) - torch.tensor(
                     found[0], dtype=torch.float64
                 )
                 by = {"policy": main, "over": label, "stream": kind, "data": "constructed"}
                 out.append(
-                    Measurement("recall gained", float(gain.mean()), "1", gain.numel(), interval(gain), None, by)
+                    Measurement(
+                        "recall gained", float(gain.mean()), "1", gain.numel(), mean_interval(gain)[1], None, by
+                    )
                 )
     return out

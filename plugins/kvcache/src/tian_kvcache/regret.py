@@ -16,9 +16,10 @@ from tian.runs.signals import SafePoint
 from tian.types import Measurement
 from tian_kvcache.arms import arms_at
 from tian_kvcache.budget import budget_tokens
+from tian_kvcache.intervals import mean_interval
 from tian_kvcache.optimum import Optimum, optimum
 from tian_kvcache.plan import save_plan, victims_of
-from tian_kvcache.recall import interval, seen_by
+from tian_kvcache.recall import seen_by
 from tian_kvcache.traces import attention_trace, retained
 
 if TYPE_CHECKING:
@@ -156,7 +157,9 @@ def _measure(
             by_stream = x.mean(dim=1)
             value = float(by_stream.mean())
             out.append(
-                Measurement("regret", value, "1", len(streams), interval(by_stream), higher_is_better=False, by=by)
+                Measurement(
+                    "regret", value, "1", len(streams), mean_interval(by_stream)[1], higher_is_better=False, by=by
+                )
             )
             curve.setdefault(name, []).append((budget / length, value))
             if budget != budgets[0]:

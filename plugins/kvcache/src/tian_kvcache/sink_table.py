@@ -18,9 +18,10 @@ from tian.runs.files import read_json
 from tian.types import Measurement
 from tian_kvcache.arms import policy_arm
 from tian_kvcache.checks import probe_first_token
+from tian_kvcache.intervals import mean_interval
 from tian_kvcache.reader import read
 from tian_kvcache.sink_table_options import KEPT
-from tian_kvcache.stream import late_start, mean_interval
+from tian_kvcache.stream import late_start
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,6 +14,7 @@ from tian.hf.loading import load_model, load_tokenizer
 from tian.types import Measurement
 from tian_kvcache.arms import Arm, build_arms
 from tian_kvcache.checks import judge, probe_first_token
+from tian_kvcache.intervals import mean_interval
 from tian_kvcache.policies import Full, Streaming, Window
 from tian_kvcache.reader import Reading, read
 
@@ -37,15 +38,6 @@ def late_start(arms: list[Arm], *, train_length: int, length: int) -> int:
     largest = max((a.capacity or 0 for a in arms), default=0)
     start = max(train_length, largest + 1)
     return start if start <= length - 8 else length // 2
-
-
-def mean_interval(x: Tensor) -> tuple[float, tuple[float, float] | None]:
-    """Mean over streams and its 95 % normal interval (None for one stream). `x [S]` float."""
-    mean = float(x.mean())
-    if x.numel() < 2:
-        return mean, None
-    half = 1.96 * float(x.std()) / math.sqrt(x.numel())
-    return mean, (mean - half, mean + half)
 
 
 def curve(nll: Tensor, done: int) -> list[tuple[float, float]]:

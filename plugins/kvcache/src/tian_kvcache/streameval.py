@@ -16,8 +16,8 @@ from tian.hf.loading import load_model, load_tokenizer
 from tian.runs.files import append_jsonl, read_jsonl
 from tian.runs.signals import SafePoint
 from tian.types import Measurement
-from tian_kvcache.accuracy_statistics import wilson
 from tian_kvcache.arms import Arm, policy_arm
+from tian_kvcache.intervals import wilson
 from tian_kvcache.streameval_stream import constructed, distance_of, right, text_stream
 from tian_kvcache.traces import simulate
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from tian.errors import InvalidInput
 from tian.hf.options import ModelSource
+from tian_kvcache.study_options import check_nodes
 
 
 @dataclass
@@ -36,8 +37,4 @@ class StreamEvalOptions:
         for name in ("queries", "every", "streams"):
             if getattr(self, name) < 1:
                 raise InvalidInput(f"{name} must be >= 1, got {getattr(self, name)}")
-        for entry in self.compare:
-            if isinstance(entry, str):
-                raise InvalidInput(
-                    f"compare holds {entry!r}; each entry is a policy with its options", hint=f"write {{use: {entry}}}"
-                )
+        check_nodes(self.compare)

@@ -12,7 +12,12 @@ from tian_kvcache.budget import check_budget
 STREAMS = ("zipf", "drift", "one-shot")
 
 
-def _check_nodes(compare: list[Any]) -> None:
+def check_nodes(compare: list[Any]) -> None:
+    """Refuse bare names among policies to compare with.
+
+    Raises:
+        InvalidInput: naming the first.
+    """
     for entry in compare:
         if isinstance(entry, str):
             raise InvalidInput(
@@ -37,7 +42,7 @@ class RecallOptions:
     kinds: list[str] = field(default_factory=lambda: list(STREAMS))  # of zipf, drift, one-shot
 
     def __post_init__(self) -> None:
-        _check_nodes(self.compare)
+        check_nodes(self.compare)
         if self.capacity < 2:
             raise InvalidInput(f"capacity must be >= 2 tokens, got {self.capacity}")
         if self.tokens < 192:
@@ -68,7 +73,7 @@ class RegretOptions:
     heads: int | None = None  # heads looked at, spread evenly over layers; null: all
 
     def __post_init__(self) -> None:
-        _check_nodes(self.compare)
+        check_nodes(self.compare)
         check_budget(self.budget)
         for share in self.curve:
             check_budget(float(share))

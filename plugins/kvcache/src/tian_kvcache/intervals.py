@@ -1,9 +1,16 @@
-"""Statistics of right and wrong answers: intervals of shares, paired differences, McNemar's exact test."""
+"""Intervals of means and of shares, and McNemar's exact test of paired answers."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
 
 Z = 1.959964  # two-sided 95 %
 
@@ -21,13 +28,13 @@ def wilson(right: int, n: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def mean_interval(x: Sequence[float]) -> tuple[float, tuple[float, float] | None]:
-    """Mean and its 95 % normal interval, None for one sample."""
-    n = len(x)
-    mean = sum(x) / n
-    if n < 2:
+def mean_interval(x: Tensor | Sequence[float]) -> tuple[float, tuple[float, float] | None]:
+    """Mean of n numbers and its 95 % normal interval, None for one number. `x [n]`."""
+    x = torch.as_tensor(x, dtype=torch.float64)
+    mean = float(x.mean())
+    if x.numel() < 2:
         return mean, None
-    half = Z * math.sqrt(sum((v - mean) ** 2 for v in x) / (n - 1) / n)
+    half = Z * float(x.std()) / math.sqrt(x.numel())
     return mean, (mean - half, mean + half)
 
 
