@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     )
     from tian.spec.planner import Budget, Plan, Planner
     from tian.spec.reward_model import RewardModel, TextItem, TrajectoryItem
-    from tian.spec.solver import Instance, Solution, Solver
+    from tian.spec.solver import Instance, Solution, SolutionBatch, Solver
     from tian.spec.sparsity_predictor import Cost, FitReport, SparsityPredictor, Trace
 
 _HOMES = {
@@ -38,7 +38,7 @@ _HOMES = {
     ),
     "planner": ("Budget", "Plan", "Planner"),
     "reward_model": ("RewardModel", "TextItem", "TrajectoryItem"),
-    "solver": ("Instance", "Solution", "Solver"),
+    "solver": ("Instance", "Solution", "SolutionBatch", "Solver"),
     "sparsity_predictor": ("Cost", "FitReport", "SparsityPredictor", "Trace"),
 }
 
@@ -59,6 +59,7 @@ __all__ = [
     "Sample",
     "Site",
     "Solution",
+    "SolutionBatch",
     "Solver",
     "SparsityPredictor",
     "TextGenerator",

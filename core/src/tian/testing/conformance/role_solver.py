@@ -223,6 +223,24 @@ class SolverChecks(CommonChecks):
             for inst in insts:
                 solver.solve(inst, time_limit_s=LIMIT, seed=seed)
 
+    @prop(seed=SEEDS)
+    def test_so21_many_costs_are_solved_like_a_loop(self, option: Option, seed: int) -> None:
+        """`solve_costs` gives, in order, what `solve` gives for each cost; no costs give an empty batch."""
+        solver, insts = self.make(option), self.instances(seed)
+        for inst in insts:
+            costs = np.stack([inst.cost, inst.cost[::-1], -inst.cost])
+            with unchanged("solve_costs", costs=costs, payload=inst.payload):
+                batch = solver.solve_costs(inst, costs, time_limit_s=LIMIT, seed=seed)
+            loop = [
+                solver.solve(dataclasses.replace(inst, cost=c.copy()), time_limit_s=LIMIT, seed=seed) for c in costs
+            ]
+            require(len(batch) == len(costs), f"{len(batch)} answers to {len(costs)} costs")
+            rows = [batch.solution(i) for i in range(len(batch))]
+            require([answer(s) for s in rows] == [answer(s) for s in loop], "many costs are solved unlike one by one")
+            require(all(same(a.x, b.x) for a, b in zip(rows, loop, strict=True)), "another x than one by one")
+        empty = solver.solve_costs(insts[0], np.zeros((0, len(insts[0].cost))), time_limit_s=LIMIT, seed=seed)
+        require(len(empty) == 0, "no costs are no empty batch")
+
     # -- help ----------------------------------------------------------------------------------------------------------
 
     def solved(self, option: Option, seed: int) -> list[tuple[Instance, Solution]]:

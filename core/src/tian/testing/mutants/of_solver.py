@@ -200,6 +200,20 @@ MUTANTS = [
             s for s in (solve(self, i, time_limit_s) for i in insts) if s.x is not None
         ],
     ),
+    mutant(
+        "many costs backwards",
+        S,
+        solve_costs=lambda self, inst, costs, *, time_limit_s, seed=0: S.solve_costs(
+            self, inst, costs[::-1], time_limit_s=time_limit_s
+        ),
+    ),
+    mutant(
+        "one cost for all",
+        S,
+        solve_costs=lambda self, inst, costs, *, time_limit_s, seed=0: S.solve_costs(
+            self, inst, 0 * costs + inst.cost, time_limit_s=time_limit_s
+        ),
+    ),
     wrapped("any feasible x, unseeded", _random),
     wrapped("the first answer for every instance of a size", _by_size),
     wrapped("answers get worse with use", _tired),
