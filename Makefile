@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
-PROJECTS := pyproject.toml core/pyproject.toml kernels/pyproject.toml plugins/kvcache/pyproject.toml
+PROJECTS := pyproject.toml core/pyproject.toml kernels/pyproject.toml plugins/kvcache/pyproject.toml plugins/genco/pyproject.toml
 # Two worker processes with one thread each do more than one process with two threads.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 LOG := docs/test-all.log
@@ -21,7 +21,7 @@ $(VENV)/installed: constraints.txt $(PROJECTS)
 	@echo "installing into $(VENV) (1.4 GB with a CPU build of torch) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) "torch==2.13.0" "setuptools>=77,<82" wheel
-	@$(PIP) --no-build-isolation --editable "./core[hf]" --editable ./kernels --editable ./plugins/kvcache
+	@$(PIP) --no-build-isolation --editable "./core[hf]" --editable ./kernels --editable ./plugins/kvcache --editable ./plugins/genco
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
@@ -51,7 +51,7 @@ check: $(VENV)/installed-dev
 	$(BIN)/lint-imports
 
 dist: $(VENV)/installed-dev
-	$(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps --no-build-isolation --wheel-dir dist . ./core ./kernels ./plugins/kvcache
+	$(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps --no-build-isolation --wheel-dir dist . ./core ./kernels ./plugins/kvcache ./plugins/genco
 	@ls dist
 
 clean:

@@ -1,0 +1,1 @@
+"""GenCO: generators trained through combinatorial solvers."""
