@@ -8,17 +8,63 @@ from typing import Any
 from tian import hookimpl
 
 NEEDS = ("highspy", "numba", "pyomo", "scipy", "matplotlib")
-STUDIES: dict[str, str] = {}  # recipe -> module of its report
+STUDIES = {  # recipe -> module of its report
+    "genco/zelda": "tian_genco.learn.report",
+    "genco/estimators": "tian_genco.grad.laboratory_report",
+    "genco/predict": "tian_genco.grad.predict_report",
+}
 
 
 @hookimpl
 def tian_register_solvers(register: Any) -> None:
     """Register the solvers."""
+    register(
+        "level-oracle",
+        "tian_genco.levels.oracle:LevelOracle",
+        summary="exact optimum of a level by Steiner trees, a hundred times as fast as a general solver",
+        options="tian_genco.levels.options:OracleOptions",
+        needs=NEEDS,
+    )
+    register(
+        "grid-path",
+        "tian_genco.paths.grid:GridPathSolver",
+        summary="shortest paths on grids, exact, some 60 times as fast as a heap in Python",
+        options="tian_genco.paths.options:PathOptions",
+        needs=NEEDS,
+    )
+    register(
+        "highs",
+        "tian_genco.solving.highs:HighsSolver",
+        summary="any rules as a mixed-integer program, solved by HiGHS",
+        options="tian_genco.solving.options:HighsOptions",
+        needs=NEEDS,
+    )
 
 
 @hookimpl
 def tian_register_recipes(register: Any) -> None:
     """Register the recipes."""
+    register(
+        "zelda",
+        "tian_genco.zelda:zelda",
+        summary="train a level generator through a solver and draw levels that are all playable",
+        options="tian_genco.options:ZeldaOptions",
+        needs=NEEDS,
+    )
+    register(
+        "estimators",
+        "tian_genco.grad.laboratory:laboratory",
+        summary="bias and variance of every gradient estimator against the exact gradient, which is enumerated",
+        options="tian_genco.grad.options:LaboratoryOptions",
+        needs=NEEDS,
+    )
+    register(
+        "predict",
+        "tian_genco.grad.predict:predict",
+        summary="predict costs, then optimise: regret of shortest paths by way of training",
+        options="tian_genco.grad.options:PredictOptions",
+        needs=NEEDS,
+    )
 
 
 @hookimpl

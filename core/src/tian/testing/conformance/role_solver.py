@@ -228,7 +228,7 @@ class SolverChecks(CommonChecks):
         """`solve_costs` gives, in order, what `solve` gives for each cost; no costs give an empty batch."""
         solver, insts = self.make(option), self.instances(seed)
         for inst in insts:
-            costs = np.stack([inst.cost, inst.cost[::-1], -inst.cost])
+            costs = np.stack([inst.cost, inst.cost[::-1], inst.cost**2])
             with unchanged("solve_costs", costs=costs, payload=inst.payload):
                 batch = solver.solve_costs(inst, costs, time_limit_s=LIMIT, seed=seed)
             loop = [

@@ -1,0 +1,1 @@
+"""Game levels of tiles: rules, exact solver, data, drawing."""

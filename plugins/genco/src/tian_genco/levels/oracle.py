@@ -1,0 +1,174 @@
+"""Exact solver of levels under tile costs, without a program of rows wherever the enemy limit is slack."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any, ClassVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tian.errors import InvalidInput
+from tian.spec import Instance, Solution, SolutionBatch, Solver
+from tian.spec.solver import Status
+from tian_genco.levels.options import OracleOptions
+from tian_genco.levels.rules import LevelRules
+from tian_genco.levels.steiner import OPTIMAL, OUT_OF_BUDGET, TOO_MANY_ENEMIES, solve_rows
+from tian_genco.levels.tiles import EMPTY, ENEMIES, NAMES, TILES
+
+Floats = NDArray[np.float64]
+_FIRST_PRICE = 1 / 64  # of an enemy beyond the limit, in units of the mean range of a cell's costs
+_DOUBLINGS = 64
+_GAP = 1e-9  # relative; a bound this close proves an answer optimal
+
+
+class LevelOracle(Solver):
+    """Kind `level`: the cheapest playable level, see `steiner`; hundreds of times faster than branch and bound.
+
+    The way each answer was found is its route: `oracle` (exact); `multiplier` (the enemy limit by a price on enemies
+    and a reward for empty cells, doubled until it is met: `feasible`, with the Lagrangian lower bound); `mip` (HiGHS:
+    a limit to be met exactly, or more than `max_triples` placements). Answers do not depend on the seed: of equal
+    optima the order of tiles and cells decides, and a caller who wants another one adds a small field to the cost.
+    """
+
+    kinds: ClassVar[frozenset[str]] = frozenset({LevelRules.kind})
+
+    def __init__(self, options: OracleOptions | None = None) -> None:
+        self.options = options or OracleOptions()
+        self._highs: Solver | None = None
+
+    def solve(self, inst: Instance, *, time_limit_s: float, seed: int = 0, warm_start: Any = None) -> Solution:
+        """The cheapest level. The time limit bounds the route `mip` alone, a start is not needed.
+
+        Raises:
+            InvalidInput: another kind, or a cost of the wrong length or not finite.
+        """
+        return self.solve_costs(inst, inst.cost[None], time_limit_s=time_limit_s, seed=seed).solution(0)
+
+    def solve_costs(self, inst: Instance, costs: Floats, *, time_limit_s: float, seed: int = 0) -> SolutionBatch:
+        """The cheapest level under each row of `costs [B, 8*H*W]`, in one compiled call.
+
+        Raises:
+            InvalidInput: another kind, or a cost of the wrong length or not finite.
+        """
+        start = time.perf_counter()
+        rules = _rules_of(inst)
+        costs = _checked(costs, rules)
+        tiles, objective, verdict, _ = self._rows(costs, rules)
+        bound = objective.copy()
+        route = np.where(verdict == OPTIMAL, "oracle", "mip").astype(object)
+        status = np.full(len(costs), "optimal", object)
+        if self.options.limit == "multiplier":
+            limited = np.flatnonzero(verdict == TOO_MANY_ENEMIES)
+            verdict[limited] = self._price_enemies(costs, rules, limited, tiles, objective, bound)
+            priced = limited[verdict[limited] == OPTIMAL]
+            route[priced] = "multiplier"
+            gap = objective[priced] - bound[priced]
+            status[priced] = np.where(gap <= _GAP * np.maximum(1.0, np.abs(objective[priced])), "optimal", "feasible")
+        seconds = np.full(len(costs), (time.perf_counter() - start) / max(1, len(costs)))
+        hot = tiles[:, None, :] == np.arange(len(TILES))[:, None]
+        batch = SolutionBatch(
+            x=hot.reshape(costs.shape).astype(np.float64),
+            objective=objective,
+            bound=bound,
+            status=cast("tuple[Status, ...]", tuple(status)),
+            found=np.ones(len(costs), bool),
+            seconds=seconds,
+            route=tuple(route),
+        )
+        left = np.flatnonzero(verdict != OPTIMAL)
+        return self._by_rows(batch, inst, costs, left, time_limit_s, seed) if len(left) else batch
+
+    def _rows(self, costs: Floats, rules: LevelRules) -> tuple[NDArray[np.uint8], Floats, NDArray[np.uint8], Any]:
+        found: tuple[NDArray[np.uint8], Floats, NDArray[np.uint8], Any] = solve_rows(
+            costs, rules.height, rules.width, float(rules.enemy_share), self.options.max_triples
+        )
+        return found
+
+    def _price_enemies(
+        self,
+        costs: Floats,
+        rules: LevelRules,
+        rows: NDArray[np.int64],
+        tiles: NDArray[np.uint8],
+        objective: Floats,
+        bound: Floats,
+    ) -> NDArray[np.uint8]:
+        """Overwrite tiles, objective and bound of `rows` by solutions that meet the enemy limit; their verdicts.
+
+        With mu >= 0 on the limit, min (c + mu a) . x is a lower bound, since a . x <= 0 for every level allowed.
+        """
+        verdict = np.full(len(rows), TOO_MANY_ENEMIES, np.uint8)
+        limit = np.zeros((len(TILES), rules.cells))
+        limit[list(ENEMIES)] = 1.0
+        limit[EMPTY] = -rules.enemy_share
+        limit[:, np.setdiff1d(np.arange(rules.cells), rules.interior())] = 0.0
+        inside = costs.reshape(len(costs), len(TILES), rules.cells)[:, :, rules.interior()]
+        mu = np.array([_FIRST_PRICE * np.ptp(inside[i], axis=0).mean() for i in rows])
+        for _ in range(_DOUBLINGS):
+            todo = np.flatnonzero(verdict == TOO_MANY_ENEMIES)
+            if not len(todo):
+                break
+            at = rows[todo]
+            tiles[at], value, verdict[todo], _ = self._rows(costs[at] + mu[todo, None] * limit.reshape(-1), rules)
+            usable = verdict[todo] != OUT_OF_BUDGET
+            bound[at[usable]] = np.maximum(bound[at[usable]], value[usable])
+            mu[todo] *= 2.0
+        cells = np.arange(rules.cells)
+        objective[rows] = [float(costs[i][tiles[i].astype(np.int64) * rules.cells + cells].sum()) for i in rows]
+        bound[rows] = np.minimum(bound[rows], objective[rows])
+        return verdict
+
+    def _by_rows(
+        self,
+        batch: SolutionBatch,
+        inst: Instance,
+        costs: Floats,
+        left: NDArray[np.int64],
+        time_limit_s: float,
+        seed: int,
+    ) -> SolutionBatch:
+        """The batch with the answers `left` taken from HiGHS."""
+        if self._highs is None:
+            from tian_genco.solving.highs import HighsSolver
+
+            self._highs = HighsSolver()  # kept, for it keeps what it compiled
+        mip = self._highs.solve_costs(inst, costs[left], time_limit_s=time_limit_s, seed=seed)
+        status, route = np.array(batch.status, object), np.array(batch.route, object)
+        for old, new in (
+            (batch.x, mip.x),
+            (batch.objective, mip.objective),
+            (batch.bound, mip.bound),
+            (batch.found, mip.found),
+        ):
+            old[left] = new
+        batch.seconds[left] += mip.seconds
+        status[left], route[left] = np.array(mip.status, object), "mip"
+        return replace(batch, status=cast("tuple[Status, ...]", tuple(status)), route=tuple(route))
+
+
+def _rules_of(inst: Instance) -> LevelRules:
+    if inst.kind != LevelRules.kind or not isinstance(inst.payload, LevelRules):
+        raise InvalidInput(
+            f"kind {inst.kind!r} with a payload of type {type(inst.payload).__name__} is no plain level",
+            hint="give LevelRules(...).instance(cost); rules beyond them are solved by genco/highs",
+        )
+    return inst.payload
+
+
+def _checked(costs: Floats, rules: LevelRules) -> Floats:
+    """The costs, float64 and contiguous."""
+    costs = np.ascontiguousarray(costs, dtype=np.float64)
+    if costs.ndim != 2 or costs.shape[1] != rules.n:
+        raise InvalidInput(
+            f"costs have shape {costs.shape}, a level of {rules.height} x {rules.width} cells needs [B, {rules.n}]"
+        )
+    if not np.isfinite(costs).all():
+        b, i = (int(v[0]) for v in np.nonzero(~np.isfinite(costs)))
+        tile, cell = divmod(i, rules.cells)
+        where = f"{NAMES[tile]} at row {cell // rules.width}, column {cell % rules.width}"
+        raise InvalidInput(
+            f"cost {b} of the batch is {costs[b, i]} for {where}", hint="look where NaN or infinity comes from"
+        )
+    return costs

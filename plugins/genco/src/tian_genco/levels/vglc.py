@@ -1,0 +1,46 @@
+"""Dungeon rooms of the Video Game Level Corpus: files `tlozN_M.txt`, rooms of 16 x 11 characters on a lattice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from tian.errors import DataError
+from tian_genco.levels.files import text_files, text_rows
+from tian_genco.levels.tiles import Grid
+
+ROOM_TILES = "WFBMPOIDS"
+ROOM_NAMES = ("wall", "floor", "block", "monster", "element", "element-floor", "element-block", "door", "stair")
+VOID = "-"
+HEIGHT, WIDTH = 16, 11
+
+
+def load_rooms(path: str | Path) -> Grid:
+    """The rooms `[n, 16, 11]` uint8 of a file, or of the files `*.txt` of a folder, in reading order.
+
+    Places of the lattice that are void are passed over.
+
+    Raises:
+        DataError: nothing to read, ragged rows, an unknown character, a file that is no multiple of a room, a room
+            that is void in part, or no room at all; with file, row and column, counted from 1.
+    """
+    rooms = []
+    for file in text_files(path):
+        lines = text_rows(file, ROOM_TILES + VOID)
+        if len(lines) % HEIGHT or len(lines[0]) % WIDTH:
+            raise DataError(
+                f"{len(lines)} rows of {len(lines[0])} characters are no lattice of rooms of {HEIGHT} x {WIDTH}",
+                where=str(file),
+            )
+        for r in range(0, len(lines), HEIGHT):
+            for c in range(0, len(lines[0]), WIDTH):
+                block = "".join(line[c : c + WIDTH] for line in lines[r : r + HEIGHT])
+                if set(block) == {VOID}:
+                    continue
+                if VOID in block:
+                    raise DataError(f"the room at row {r + 1}, column {c + 1} is void in part", where=f"{file}:{r + 1}")
+                rooms.append([ROOM_TILES.index(char) for char in block])
+    if not rooms:
+        raise DataError("no room, all is void", where=str(path))
+    return np.array(rooms, np.uint8).reshape(-1, HEIGHT, WIDTH)

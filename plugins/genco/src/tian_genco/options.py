@@ -1,0 +1,64 @@
+"""Options of the runs that train generators; no torch, so that composing a config stays light."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tian.errors import InvalidInput
+from tian.training.options import TrainerOptions
+from tian_genco.grad.options import GradOptions
+from tian_genco.learn.options import EvalOptions, GeneratorOptions, SampleOptions, TrainOptions, small_trainer
+
+
+@dataclass
+class LevelData:
+    """Levels to learn from."""
+
+    path: str | None = None  # a level file or a folder of them (GVGAI text, *.txt); null: levels made on the spot
+    skip_bad: bool = False  # leave out unusable files, and count them, instead of stopping at the first
+    height: int = 9  # rows of the levels that are made
+    width: int = 13  # columns of the levels that are made
+    train: int = 2000  # levels to learn from
+    reference: int = 1000  # further levels to be compared with
+
+    def __post_init__(self) -> None:
+        if self.height < 7 or self.width < 7:
+            raise InvalidInput(f"data.height and width must be >= 7, got {self.height} x {self.width}")
+        if self.train < 2 or self.reference < 2:
+            raise InvalidInput(f"data.train and reference must be >= 2, got {self.train} and {self.reference}")
+
+
+@dataclass
+class SolveOptions:
+    """Limits of each solve."""
+
+    time_limit_s: float = 10.0  # seconds
+    max_fail_rate: float = 0.01  # share of solves in training that may end without a design
+
+    def __post_init__(self) -> None:
+        if self.time_limit_s <= 0 or not 0 <= self.max_fail_rate <= 1:
+            raise InvalidInput(
+                f"need solve.time_limit_s > 0 and 0 <= max_fail_rate <= 1, got {self.time_limit_s} and {self.max_fail_rate}"
+            )
+
+
+@dataclass
+class ZeldaOptions:
+    """Options of `genco/zelda`."""
+
+    data: LevelData = field(default_factory=LevelData)
+    generator: GeneratorOptions = field(default_factory=GeneratorOptions)
+    train: TrainOptions = field(default_factory=TrainOptions)
+    grad: GradOptions = field(default_factory=GradOptions)
+    solver: dict[str, Any] = field(  # in the training loop: too many enemies are priced, not optimised
+        default_factory=lambda: {"use": "genco/level-oracle", "limit": "multiplier"}, metadata={"role": "solver"}
+    )
+    sampler: dict[str, Any] = field(  # for the designs that are kept: always optimal
+        default_factory=lambda: {"use": "genco/level-oracle", "limit": "exact"}, metadata={"role": "solver"}
+    )
+    solve: SolveOptions = field(default_factory=SolveOptions)
+    sample: SampleOptions = field(default_factory=SampleOptions)
+    eval: EvalOptions = field(default_factory=EvalOptions)
+    trainer: TrainerOptions = field(default_factory=small_trainer)
+    threads: int = 1  # CPU threads; the order of sums, and with it every later digit, depends on them

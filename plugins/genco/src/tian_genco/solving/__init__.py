@@ -1,0 +1,1 @@
+"""Solvers, what they prove, and models written in Pyomo."""

@@ -1,0 +1,69 @@
+"""Recipe `genco/zelda`: train a level generator through a solver, and draw levels that are all playable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from tian.config.compose import options_of
+from tian.errors import DataError
+from tian_genco.learn.designs import Layout
+from tian_genco.learn.pipeline import generate
+from tian_genco.learn.task import Task
+from tian_genco.levels.draw import gallery_svg
+from tian_genco.levels.files import load_levels
+from tian_genco.levels.make import VERSION, LevelSpec, make_levels
+from tian_genco.levels.rules import LevelRules
+from tian_genco.levels.tiles import DOOR, KEY, PLAYER, TILES
+
+if TYPE_CHECKING:
+    from tian.runs.rundir import Run
+    from tian.types import Measurement
+    from tian_genco.options import LevelData, ZeldaOptions
+
+REFERENCE_SEED = 2**30  # offset: reference levels are none of those learned from
+
+
+def zelda(cfg: Any, run: Run) -> list[Measurement]:
+    """See `ZeldaOptions`. Training goes on from its checkpoint when the run is resumed.
+
+    Raises:
+        DataError: unusable levels. InvalidInput: a gradient that does not apply. RunError: too many failed solves.
+    """
+    options: ZeldaOptions = options_of(cfg)
+    torch.set_num_threads(options.threads)
+    return generate(level_task(options.data, seed=int(cfg.seed)), options, run=run)
+
+
+def level_task(data: LevelData, *, seed: int) -> Task:
+    """Levels from files, or made on the spot.
+
+    Raises:
+        DataError: fewer than two usable levels.
+    """
+    if data.path is None:
+        spec = LevelSpec(height=data.height, width=data.width)
+        train = make_levels(data.train, seed=seed, spec=spec)
+        reference = make_levels(data.reference, seed=REFERENCE_SEED + seed, spec=spec)
+        label = f"levels made on the spot (synthetic, generator version {VERSION}, {data.height} x {data.width})"
+    else:
+        train = reference = load_levels(Path(data.path), skip_bad=data.skip_bad)
+        label = f"{len(train)} levels from {Path(data.path).name}, which are the reference as well"
+    if len(train) < 2:
+        raise DataError(f"{len(train)} usable level is too few to learn from", where=str(data.path), hint="give more")
+    height, width = train.shape[1:]
+    return Task(
+        problem=LevelRules(height, width),
+        layout=Layout(len(TILES), height, width),
+        train=np.asarray(train),
+        reference=np.asarray(reference),
+        unique=[KEY, DOOR, PLAYER],
+        label=label,
+        title="levels",
+        gallery=lambda grids, captions: gallery_svg(
+            grids, columns=6, captions=captions, alt=f"{len(grids)} levels, drawn as tiles"
+        ),
+    )
