@@ -107,6 +107,7 @@ def test_every_answer_passes_the_checker(make):
     assert np.abs(found.objective - (costs * found.x).sum(axis=1)).max() <= 1e-9
     assert (found.bound <= found.objective).all()
     assert found.found.all()
+    assert (found.objective - found.bound).mean() <= 0.02 * np.abs(found.bound).mean()
     optimal = np.array(found.status) == "optimal"
     assert (found.bound[optimal] >= found.objective[optimal] - 1e-6).all()
 

@@ -15,7 +15,8 @@ from tian_genco.learn.pipeline import generate
 from tian_genco.learn.task import Task
 from tian_genco.levels.draw import gallery_svg
 from tian_genco.levels.files import load_levels
-from tian_genco.levels.make import VERSION, LevelSpec, make_levels
+from tian_genco.levels.make import VERSION, make_levels
+from tian_genco.levels.options import LevelSpec
 from tian_genco.levels.rules import LevelRules
 from tian_genco.levels.tiles import DOOR, KEY, PLAYER, TILES
 
@@ -50,8 +51,10 @@ def level_task(data: LevelData, *, seed: int) -> Task:
         reference = make_levels(data.reference, seed=REFERENCE_SEED + seed, spec=spec)
         label = f"levels made on the spot (synthetic, generator version {VERSION}, {data.height} x {data.width})"
     else:
-        train = reference = load_levels(Path(data.path), skip_bad=data.skip_bad)
-        label = f"{len(train)} levels from {Path(data.path).name}, which are the reference as well"
+        loaded = load_levels(Path(data.path), skip_bad=data.skip_bad)
+        train = reference = loaded.grids
+        skipped = f", {len(loaded.skipped)} skipped" if loaded.skipped else ""
+        label = f"{len(train)} levels from {Path(data.path).name}{skipped}, which are the reference as well"
     if len(train) < 2:
         raise DataError(f"{len(train)} usable level is too few to learn from", where=str(data.path), hint="give more")
     height, width = train.shape[1:]

@@ -11,13 +11,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NOISE = 8  # channels of noise that enter at full size, so that details need not all come through z
+# The first logits must differ between designs by more than one step can move all of them together; else the most likely
+# tiles of a whole batch change at once, and training goes in jumps.
+SPREAD = 8.0
+RARE = 3e-3  # added to shares before the logarithm: a tile never seen in a place is unlikely there, not impossible
 
 
 class TileGenerator(nn.Module):
     """Noise -> logits of T tiles on an H x W grid.
 
-    A coarse map grown twice by transposed convolutions, cropped, mixed with fresh noise of full size, refined by a
-    residual block; a bias per position lets borders be learned at once.
+    A coarse map grown twice by transposed convolutions, cropped, mixed with fresh noise of full size, refined by two
+    residual convolutions; a bias per position starts from how often each tile is seen there.
 
     Args:
         tiles: T.
@@ -38,6 +42,8 @@ class TileGenerator(nn.Module):
         self.mix = nn.Conv2d(channels + NOISE, channels, kernel_size=3, padding=1)
         self.refine = nn.ModuleList(nn.Conv2d(channels, channels, kernel_size=3, padding=1) for _ in range(2))
         self.head = nn.Conv2d(channels, tiles, kernel_size=3, padding=1)
+        with torch.no_grad():
+            self.head.weight.mul_(SPREAD)
         self.place = nn.Parameter(torch.zeros(tiles, height, width))
 
     def forward(self, z: Tensor, noise: Tensor) -> Tensor:
@@ -50,6 +56,11 @@ class TileGenerator(nn.Module):
             h = h + torch.relu(layer(h))
         logits: Tensor = self.head(h) + self.place
         return logits
+
+    def start_from(self, shares: Tensor) -> None:
+        """Set the bias to the logarithm of how often tiles are seen, `shares [T, H, W]`."""
+        with torch.no_grad():
+            self.place.copy_((shares + RARE).log())
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """`(z [n, nz], noise [n, 8, H, W])` standard normal, on the CPU."""

@@ -27,8 +27,8 @@ class TrainOptions:
 
     plain: int = 600  # steps in which the loss sees the most likely tile of each cell, without a solver
     through: int = 300  # steps in which it sees the solver's designs and the gradient comes back through the solver
-    lr: float = 1e-3  # peak learning rate of the plain stage
-    lr_through: float = 5e-4  # of the stage through the solver
+    lr: float = 2e-3  # peak learning rate of the plain stage
+    lr_through: float = 1e-3  # of the stage through the solver
     batch: int = 64  # designs a step
     reals: int = 256  # training designs they are compared with
     loss: Literal["energy", "wgan-gp"] = "energy"  # energy distance of features, or a critic that is trained beside

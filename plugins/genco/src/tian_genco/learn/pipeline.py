@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from tian.errors import RunError
 from tian.training.fit import fit
@@ -18,7 +19,7 @@ from tian_genco.grad.options import GradOptions
 from tian_genco.learn.adversary import Adversarial, adversarial_batches
 from tian_genco.learn.critic import TileCritic
 from tian_genco.learn.generator import straight_through
-from tian_genco.learn.match import CostHead, MatchTraining, Matching, batches, features_of, fitted_features
+from tian_genco.learn.match import CostHead, Matching, MatchTraining, batches, features_of, fitted_features
 from tian_genco.learn.model import DesignGenerator, GeneratorShape, build, seeded
 from tian_genco.learn.task import costs_of, draw_samples
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
-    from torch import Tensor
 
     from tian.runs.rundir import Run
     from tian_genco.grad.layer import SolverLayer
@@ -56,8 +56,11 @@ class Pipeline:
         self.normaliser = Normaliser(task.problem)
 
     def fresh(self) -> TileGenerator:
-        """An untrained generator."""
-        return build(self.shape, seed=self.seed)
+        """An untrained generator, which knows how often the tiles of the data are seen in each place."""
+        net, layout = build(self.shape, seed=self.seed), self.task.layout
+        shares = np.stack([(self.task.train == t).mean(axis=0) for t in range(layout.tiles)])
+        net.start_from(torch.from_numpy(shares))
+        return net
 
     def critic(self) -> TileCritic:
         """An untrained critic."""
@@ -100,7 +103,7 @@ class Pipeline:
             return {}
         head, layer = self.head(train.costs), self.layer(grad)
 
-        def designs(logits: Tensor) -> Tensor:
+        def designs(logits: torch.Tensor) -> torch.Tensor:
             return head.layout.planes(layer(head(logits)))
 
         fakes = self.likely(net) if train.adversary == "fixed" and train.loss == "energy" else None
@@ -121,7 +124,7 @@ class Pipeline:
         self,
         net: TileGenerator,
         train: TrainOptions,
-        designs: Callable[[Tensor], Tensor],
+        designs: Callable[[torch.Tensor], torch.Tensor],
         *,
         critic: TileCritic | None,
         steps: int,
@@ -129,7 +132,7 @@ class Pipeline:
         part: str,
         layer: SolverLayer | None = None,
         ask: SolverLayer | None = None,
-        frozen: Tensor | None = None,
+        frozen: torch.Tensor | None = None,
     ) -> None:
         if not steps:
             return
@@ -160,11 +163,11 @@ class Pipeline:
         trainer = replace(self.options.trainer, max_steps=steps)
         fit(module, loader, trainer, run=self.run, seed=seed, part=part)
 
-    def _asking(self, layer: SolverLayer, kind: str) -> Callable[[Tensor], Tensor]:
+    def _asking(self, layer: SolverLayer, kind: str) -> Callable[[torch.Tensor], torch.Tensor]:
         head = self.head(kind)
         return lambda logits: head.layout.planes(layer(head(logits).detach()))
 
-    def likely(self, net: TileGenerator) -> Tensor:
+    def likely(self, net: TileGenerator) -> torch.Tensor:
         """Features of as many designs as a step compares with, of the most likely tiles: the fakes of a fixed witness."""
         _, raw = costs_of(net, self.head("logit"), self.options.train.reals, seed=self.seed)
         return features_of(self.features, self.task.layout, raw)

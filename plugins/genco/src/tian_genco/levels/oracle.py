@@ -19,7 +19,8 @@ from tian_genco.levels.tiles import EMPTY, ENEMIES, NAMES, TILES
 
 Floats = NDArray[np.float64]
 _FIRST_PRICE = 1 / 64  # of an enemy beyond the limit, in units of the mean range of a cell's costs
-_DOUBLINGS = 64
+_ROUNDS = 64
+_HALVINGS = 8
 _GAP = 1e-9  # relative; a bound this close proves an answer optimal
 
 
@@ -27,7 +28,7 @@ class LevelOracle(Solver):
     """Kind `level`: the cheapest playable level, see `steiner`; hundreds of times faster than branch and bound.
 
     The way each answer was found is its route: `oracle` (exact); `multiplier` (the enemy limit by a price on enemies
-    and a reward for empty cells, doubled until it is met: `feasible`, with the Lagrangian lower bound); `mip` (HiGHS:
+    and a reward for empty cells, raised until it is met: `feasible`, with the Lagrangian lower bound); `mip` (HiGHS:
     a limit to be met exactly, or more than `max_triples` placements). Answers do not depend on the seed: of equal
     optima the order of tiles and cells decides, and a caller who wants another one adds a small field to the cost.
     """
@@ -97,26 +98,39 @@ class LevelOracle(Solver):
     ) -> NDArray[np.uint8]:
         """Overwrite tiles, objective and bound of `rows` by solutions that meet the enemy limit; their verdicts.
 
-        With mu >= 0 on the limit, min (c + mu a) . x is a lower bound, since a . x <= 0 for every level allowed.
+        With mu >= 0 on the limit, min (c + mu a) . x is a lower bound, since a . x <= 0 for every level allowed. mu is
+        doubled until the limit is met and then found more closely by bisection; the best level met on the way is kept.
         """
-        verdict = np.full(len(rows), TOO_MANY_ENEMIES, np.uint8)
+        cells = np.arange(rules.cells)
         limit = np.zeros((len(TILES), rules.cells))
         limit[list(ENEMIES)] = 1.0
         limit[EMPTY] = -rules.enemy_share
-        limit[:, np.setdiff1d(np.arange(rules.cells), rules.interior())] = 0.0
+        limit[:, np.setdiff1d(cells, rules.interior())] = 0.0
         inside = costs.reshape(len(costs), len(TILES), rules.cells)[:, :, rules.interior()]
         mu = np.array([_FIRST_PRICE * np.ptp(inside[i], axis=0).mean() for i in rows])
-        for _ in range(_DOUBLINGS):
-            todo = np.flatnonzero(verdict == TOO_MANY_ENEMIES)
+        low, high = np.zeros(len(rows)), np.full(len(rows), np.inf)
+        halvings = np.full(len(rows), _HALVINGS)
+        verdict = np.full(len(rows), TOO_MANY_ENEMIES, np.uint8)
+        for _ in range(_ROUNDS):
+            todo = np.flatnonzero(halvings > 0)
             if not len(todo):
                 break
-            at = rows[todo]
-            tiles[at], value, verdict[todo], _ = self._rows(costs[at] + mu[todo, None] * limit.reshape(-1), rules)
-            usable = verdict[todo] != OUT_OF_BUDGET
-            bound[at[usable]] = np.maximum(bound[at[usable]], value[usable])
-            mu[todo] *= 2.0
-        cells = np.arange(rules.cells)
-        objective[rows] = [float(costs[i][tiles[i].astype(np.int64) * rules.cells + cells].sum()) for i in rows]
+            found, value, seen, _ = self._rows(costs[rows[todo]] + mu[todo, None] * limit.reshape(-1), rules)
+            for j, k in enumerate(todo):
+                i = rows[k]
+                if seen[j] == OUT_OF_BUDGET:
+                    halvings[k] = 0
+                    continue
+                bound[i] = max(bound[i], value[j])
+                if seen[j] == TOO_MANY_ENEMIES:
+                    low[k] = mu[k]
+                else:
+                    high[k] = mu[k]
+                    cost = float(costs[i][found[j].astype(np.int64) * rules.cells + cells].sum())
+                    if verdict[k] != OPTIMAL or cost < objective[i]:
+                        verdict[k], tiles[i], objective[i] = OPTIMAL, found[j], cost
+                halvings[k] -= np.isfinite(high[k])
+                mu[k] = (low[k] + high[k]) / 2 if np.isfinite(high[k]) else 2 * mu[k]
         bound[rows] = np.minimum(bound[rows], objective[rows])
         return verdict
 

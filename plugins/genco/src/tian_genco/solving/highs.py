@@ -35,7 +35,7 @@ class HighsSolver(Solver):
         options: see `HighsOptions`.
     """
 
-    kinds: ClassVar[frozenset[str]] = frozenset({"milp", "level", "grid-path", "brush", "pyomo"})
+    kinds: ClassVar[frozenset[str]] = frozenset({"milp", "level", "level-ruled", "room", "grid-path", "brush", "pyomo"})
 
     def __init__(self, options: HighsOptions | None = None) -> None:
         self.options = options or HighsOptions()
