@@ -10,8 +10,13 @@ from tian import hookimpl
 NEEDS = ("highspy", "numba", "pyomo", "scipy", "matplotlib")
 STUDIES = {  # recipe -> module of its report
     "genco/zelda": "tian_genco.learn.report",
+    "genco/replication": "tian_genco.replication_report",
     "genco/estimators": "tian_genco.grad.laboratory_report",
     "genco/predict": "tian_genco.grad.predict_report",
+    "genco/warcraft": "tian_genco.maps.report",
+    "genco/sample": "tian_genco.sampling.sample_report",
+    "genco/verify": "tian_genco.sampling.verify_report",
+    "genco/custom": "tian_genco.sampling.custom_report",
 }
 
 
@@ -52,6 +57,13 @@ def tian_register_recipes(register: Any) -> None:
         needs=NEEDS,
     )
     register(
+        "replication",
+        "tian_genco.replication:replication",
+        summary="repair, penalty, fixed and updated adversary, and every estimator, side by side on the same data",
+        options="tian_genco.replication_options:ReplicationOptions",
+        needs=NEEDS,
+    )
+    register(
         "estimators",
         "tian_genco.grad.laboratory:laboratory",
         summary="bias and variance of every gradient estimator against the exact gradient, which is enumerated",
@@ -63,6 +75,34 @@ def tian_register_recipes(register: Any) -> None:
         "tian_genco.grad.predict:predict",
         summary="predict costs, then optimise: regret of shortest paths by way of training",
         options="tian_genco.grad.options:PredictOptions",
+        needs=NEEDS,
+    )
+    register(
+        "warcraft",
+        "tian_genco.maps.recipe:warcraft",
+        summary="train a generator of maps and steer its samples towards cheap shortest paths",
+        options="tian_genco.maps.options:WarcraftOptions",
+        needs=NEEDS,
+    )
+    register(
+        "sample",
+        "tian_genco.sampling.sample:sample",
+        summary="designs of a trained generator under rules added now: all valid, certified, as diverse as asked for",
+        options="tian_genco.sampling.options:SamplingOptions",
+        needs=NEEDS,
+    )
+    register(
+        "verify",
+        "tian_genco.sampling.verify:verify_run",
+        summary="prove the designs of a run again and name every one that was tampered with",
+        options="tian_genco.sampling.options:VerifyOptions",
+        needs=NEEDS,
+    )
+    register(
+        "custom",
+        "tian_genco.sampling.custom:custom",
+        summary="designs that obey the rules of your own Pyomo model, like given ones or all different",
+        options="tian_genco.sampling.options:CustomOptions",
         needs=NEEDS,
     )
 

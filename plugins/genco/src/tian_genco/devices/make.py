@@ -9,8 +9,9 @@ from tian.errors import InvalidInput
 from tian_genco.devices.brush import BrushRules, Cell
 
 VERSION = 1  # of the designs that a seed gives
-WIDENED = 0.35  # probability that a wire is drawn twice, side by side
-STRAY = 2.0  # mean number of stray stamps, a Poisson variable
+DETOUR = 0.5  # probability that a wire goes by way of a third row
+WIDENED = 0.2  # probability that a wire is drawn twice, side by side
+STRAY = 1.0  # mean number of stray stamps, a Poisson variable
 
 
 def ports(height: int, width: int) -> tuple[Cell, Cell, Cell]:
@@ -27,8 +28,8 @@ def make_designs(n: int, *, seed: int, rules: BrushRules) -> NDArray[np.uint8]:
     """Valid designs `[n, H, W]` uint8; design i depends on the rules, the seed and i alone.
 
     From the input (the first contact) a wire leads to each other contact: along its own row to a random column, there
-    up or down to a random row, on to a second column, to the row of the contact, and along it. Wires may be drawn
-    twice, one row apart, and a few stamps lie anywhere.
+    up or down to the row of the contact, and along it; some go by way of a third row between two columns. Some wires
+    are drawn twice, one row apart, and a few stamps lie anywhere.
 
     Raises:
         InvalidInput: n or seed negative, or rules with fewer than two contacts.
@@ -59,7 +60,7 @@ def _anchors(rng: np.random.Generator, ends: list[Cell], last: Cell) -> list[Cel
     out: list[Cell] = []
     for sink in sinks:
         first, second = sorted(int(v) for v in rng.integers(source[1] + 1, sink[1], 2))
-        by_way = int(rng.integers(0, last[0] + 1))
+        by_way = int(rng.integers(0, last[0] + 1)) if rng.random() < DETOUR else sink[0]
         corners = [source, (source[0], first), (by_way, first), (by_way, second), (sink[0], second), sink]
         wire = [cell for a, b in zip(corners[:-1], corners[1:], strict=True) for cell in _line(a, b)]
         if rng.random() < WIDENED:

@@ -24,7 +24,7 @@ class Profile:
     Attributes:
         skip: `[A, S]` int32 state after leaving out, -1 beyond the last state.
         stamp: `[A, S]` int32 state after setting.
-        fresh: `[A, S]` int32 bit k: the k-th cell of the brush becomes covered.
+        fresh: `[A, S]` int32 bit k: the k-th cell of the brush is not yet covered.
         painted: `[K, 2]` int64 cells of the brush from its upper left corner.
     """
 
@@ -86,40 +86,43 @@ def best_designs(
     fresh: NDArray[np.int32],
     painted: Ints,
 ) -> NDArray[np.uint8]:
-    """Cheapest union of stamps `[B, H, W]` uint8 for `costs [B, H, W]`; of equal ones always the same."""
-    batch, height, width = costs.shape
+    """Cheapest union of stamps `[B, H, W]` uint8 for `costs [B, H, W]`; of equal ones always the same.
+
+    All states are gone through at every place: keeping only those below a rising limit on what is lost was measured
+    to be slower, because few can be dropped and lists are walked less quickly than arrays.
+    """
     places, size = skip.shape
-    columns = width - painted[:, 1].max()
+    layers = places * (costs.shape[2] - painted[:, 1].max())
     count = len(painted)
-    price = np.zeros(1 << count)
+    price = np.zeros(1 << count)  # of the cells that a stamp covers anew
     value, following = np.empty(size), np.empty(size)
-    came = np.empty((columns * places, size), np.int32)  # state before, times 2, plus 1 when stamped
+    came = np.empty((layers, size), np.int32)  # state before, times 2, plus 1 when stamped
     designs = np.zeros(costs.shape, np.uint8)
-    for b in range(batch):
+    for b in range(len(costs)):
         value[:] = np.inf
         value[0] = 0.0
-        for column in range(columns):
-            for p in range(places):
-                for k in range(count):
-                    cost = costs[b, p + painted[k, 0], column + painted[k, 1]]
-                    for low in range(1 << k):
-                        price[low | (1 << k)] = price[low] + cost
-                following[:] = np.inf
-                back = came[column * places + p]
-                for i in range(size):
-                    v = value[i]
-                    if v == np.inf:
-                        continue
-                    j = skip[p, i]
-                    if v < following[j]:
-                        following[j], back[j] = v, 2 * i
-                    j = stamp[p, i]
-                    v += price[fresh[p, i]]
-                    if v < following[j]:
-                        following[j], back[j] = v, 2 * i + 1
-                value, following = following, value
+        for layer in range(layers):
+            column, p = layer // places, layer % places
+            for k in range(count):
+                cost = costs[b, p + painted[k, 0], column + painted[k, 1]]
+                for low in range(1 << k):
+                    price[low | (1 << k)] = price[low] + cost
+            following[:] = np.inf
+            back = came[layer]
+            for i in range(size):
+                v = value[i]
+                if v == np.inf:
+                    continue
+                j = skip[p, i]
+                if v < following[j]:
+                    following[j], back[j] = v, 2 * i
+                j = stamp[p, i]
+                v += price[fresh[p, i]]
+                if v < following[j]:
+                    following[j], back[j] = v, 2 * i + 1
+            value, following = following, value
         state = int(value.argmin())
-        for layer in range(columns * places - 1, -1, -1):
+        for layer in range(layers - 1, -1, -1):
             step = came[layer, state]
             if step & 1:
                 for k in range(count):

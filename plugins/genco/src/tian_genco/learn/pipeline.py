@@ -44,12 +44,12 @@ class Pipeline:
     Args:
         task: rules and data.
         options: of the run; see `tian_genco.options`.
-        run: its directory; its config gives the seed.
+        run: its directory.
+        seed: of first weights, filters and noise.
     """
 
-    def __init__(self, task: Task, options: Any, run: Run) -> None:
-        self.task, self.options, self.run = task, options, run
-        self.seed = int(run.config.seed)
+    def __init__(self, task: Task, options: Any, run: Run, *, seed: int) -> None:
+        self.task, self.options, self.run, self.seed = task, options, run, seed
         self.features = fitted_features(task.layout, task.train, unique=task.unique, seed=FILTERS + self.seed)
         self.real = features_of(self.features, task.layout, task.train)
         self.shape = GeneratorShape(task.layout, options.generator.nz, options.generator.channels)
@@ -87,7 +87,17 @@ class Pipeline:
     def plain(self, net: TileGenerator, train: TrainOptions, *, critic: TileCritic | None, part: str = "plain") -> None:
         """The stage without a solver in the loop, in place; a penalty asks it all the same, without a gradient."""
         layer = self.layer(GradOptions()) if train.penalty else None
-        self._stage(net, train, straight_through, critic=critic, steps=train.plain, lr=train.lr, part=part, ask=layer)
+        self._stage(
+            net,
+            train,
+            straight_through,
+            critic=critic,
+            steps=train.plain,
+            lr=train.lr,
+            part=part,
+            ask=layer,
+            frozen=self.fakes(net, train),
+        )
 
     def through(
         self,
@@ -106,7 +116,6 @@ class Pipeline:
         def designs(logits: torch.Tensor) -> torch.Tensor:
             return head.layout.planes(layer(head(logits)))
 
-        fakes = self.likely(net) if train.adversary == "fixed" and train.loss == "energy" else None
         self._stage(
             net,
             train,
@@ -116,7 +125,7 @@ class Pipeline:
             lr=train.lr_through,
             part=part,
             layer=layer,
-            frozen=fakes,
+            frozen=self.fakes(net, train),
         )
         return layer.counts()
 
@@ -140,8 +149,6 @@ class Pipeline:
         module: Any
         if critic is not None:
             planes = self.task.judge(self.options.eval).planes(self.task.train)
-            if layer is None:
-                train = replace(train, adversary="updated")
             module = Adversarial(net, critic, planes, designs=designs, train=train, lr=lr)
             loader = adversarial_batches(net, train=train, n_real=len(planes), seed=seed, steps=steps)
         else:
@@ -167,9 +174,11 @@ class Pipeline:
         head = self.head(kind)
         return lambda logits: head.layout.planes(layer(head(logits).detach()))
 
-    def likely(self, net: TileGenerator) -> torch.Tensor:
-        """Features of as many designs as a step compares with, of the most likely tiles: the fakes of a fixed witness."""
-        _, raw = costs_of(net, self.head("logit"), self.options.train.reals, seed=self.seed)
+    def fakes(self, net: TileGenerator, train: TrainOptions) -> torch.Tensor | None:
+        """Features of designs of `net` as it is now, for the fixed witness; None for an adversary that is updated."""
+        if train.adversary == "updated" or train.loss != "energy":
+            return None
+        _, raw = costs_of(net, self.head("logit"), train.reals, seed=self.seed)
         return features_of(self.features, self.task.layout, raw)
 
     def samples(self, net: TileGenerator, kind: str) -> Samples:
@@ -217,11 +226,11 @@ def share(name: str, good: NDArray[np.float64], by: dict[str, str]) -> Measureme
 
 def generate(task: Task, options: Any, *, run: Run) -> list[Measurement]:
     """Train, sample, judge; leaves `generator/`, `designs.npz` and `results.json` in the run directory."""
-    pipeline = Pipeline(task, options, run)
+    pipeline = Pipeline(task, options, run, seed=int(run.config.seed))
     run.info(f"data: {task.label}")
     net = pipeline.fresh()
     critic = pipeline.critic() if options.train.loss == "wgan-gp" else None
-    pipeline.plain(net, options.train, critic=critic)
+    pipeline.plain(net, replace(options.train, adversary="updated"), critic=critic)
     counts = pipeline.through(net, options.train, options.grad, critic=critic)
     net.eval()
     DesignGenerator.of(pipeline.shape, net).save_weights(run.path / "generator")

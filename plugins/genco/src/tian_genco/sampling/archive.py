@@ -16,6 +16,7 @@ from tian.errors import InvalidInput
 from tian_genco.levels.language import parse_rules
 from tian_genco.levels.rule_kinds import Count, Distance
 from tian_genco.levels.ruled_checker import rule_offence
+from tian_genco.levels.tiles import to_grid
 from tian_genco.solving.diverse import Extended
 
 if TYPE_CHECKING:
@@ -54,21 +55,20 @@ class Measure:
                 where="archive.measures",
                 hint="for instance count(wall), count(enemy), dist(player,key), dist_path(player,door)",
             )
-        self.rule = rule
+        self.rule: Count | Distance = rule  # type: ignore[assignment]  # the check above says so
 
     def of(self, grid: NDArray[np.uint8]) -> int:
         """Its value for `grid [H, W]`, a valid level."""
-        rows = grid.tolist()
-        if isinstance(self.rule, Count):
-            total = sum(factor * sum(row.count(tile) for row in rows) for tile, factor in self.rule.terms)
-            return round(total - self.rule.lower)
-        within = (replace(self.rule, lower=-np.inf, upper=v) for v in range(grid.size))  # type: ignore[type-var]
-        return next(v for v, rule in enumerate(within) if not rule_offence(rule, rows))
+        rows, rule = grid.tolist(), self.rule
+        if isinstance(rule, Count):
+            total = sum(factor * sum(row.count(tile) for row in rows) for tile, factor in rule.terms)
+            return round(float(total) - rule.lower)
+        within = (replace(rule, lower=-np.inf, upper=v) for v in range(grid.size))
+        return next(v for v, limit in enumerate(within) if not rule_offence(limit, rows))
 
     def between(self, low: int, high: int) -> list[str]:
         """Rules that its value is within."""
-        return [f"{self.text} >= {low}" if low >= 0 else f"{self.text} + {-low} >= 0",
-                f"{self.text} <= {high}" if high >= 0 else f"{self.text} + {-high} <= 0"]
+        return [f"{self.text} >= {low}", f"{self.text} <= {high}"]
 
 
 @dataclass(frozen=True)
@@ -179,5 +179,5 @@ def _solved(
     answer = solver.solve(problem.instance(samples.costs[near]), time_limit_s=time_limit_s)
     if answer.x is None:
         return replace(cell, state="infeasible" if answer.status == "infeasible" else "timeout")
-    grid = answer.x.reshape(-1, base.height, base.width).argmax(axis=0).astype(np.uint8)
+    grid = to_grid(answer.x, base.height, base.width)
     return replace(cell, state="solved", grid=grid, increase=float(answer.objective - samples.least[near]))

@@ -47,7 +47,9 @@ def highs() -> dict[str, Any]:
 class ArchiveOptions:
     """A grid over two measures of a design that holds the best design of each cell."""
 
-    measures: list[Any] = field(default_factory=list)  # two of the language, as [count(wall), dist(player,key)]; []: none
+    measures: list[Any] = field(
+        default_factory=list
+    )  # two of the language, as [count(wall), dist(player,key)]; []: none
     bins: list[int] = field(default_factory=lambda: [6, 6])  # cells along each measure
     low: list[int] = field(default_factory=list)  # least value of each measure; []: that of the samples
     high: list[int] = field(default_factory=list)  # largest value of each measure; []: that of the samples
@@ -78,7 +80,9 @@ class SamplingOptions:
     reference: int = 1000  # designs without the rules that patterns are compared with
     held_out: bool = False  # in place of constraint: the 20 sets of rules nobody tuned anything on, n designs each
     archive: ArchiveOptions = field(default_factory=ArchiveOptions)
-    solver: dict[str, Any] = field(default_factory=highs, metadata={"role": "solver"})  # for rules; workers is one of its options
+    solver: dict[str, Any] = field(
+        default_factory=highs, metadata={"role": "solver"}
+    )  # for rules; workers is one of its options
     oracle: dict[str, Any] = field(  # for everything but the rules
         default_factory=lambda: {"use": "genco/level-oracle", "limit": "exact"}, metadata={"role": "solver"}
     )
@@ -142,9 +146,7 @@ class FitOptions:
             if getattr(self, name) < 1:
                 raise InvalidInput(f"train.{name} must be >= 1, got {getattr(self, name)}")
         if self.batch < 2 or self.lr <= 0 or self.lam <= 0:
-            raise InvalidInput(
-                f"need train.batch >= 2, lr > 0 and lam > 0, got {self.batch}, {self.lr} and {self.lam}"
-            )
+            raise InvalidInput(f"need train.batch >= 2, lr > 0 and lam > 0, got {self.batch}, {self.lr} and {self.lam}")
 
 
 @dataclass

@@ -50,7 +50,9 @@ def cells_of(base: LevelRules) -> NDArray[np.int64]:
     return np.arange(base.n).reshape(len(TILES), base.cells).T
 
 
-def save_levels(folder: Path, drawn: Drawn, base: LevelRules, *, rules: Sequence[str] = (), min_hamming: int = 0) -> str:
+def save_levels(
+    folder: Path, drawn: Drawn, base: LevelRules, *, rules: Sequence[str] = (), min_hamming: int = 0
+) -> str:
     """Write the record of levels; `rules` are lines of the tile language. Returns the digest of the certificates."""
     rows = np.flatnonzero(drawn.batch.found)
     grids = to_grid(drawn.batch.x[rows], base.height, base.width)
@@ -100,7 +102,9 @@ def check(folder: Path, *, solver: Solver | None, time_limit_s: float, digest: s
     about, arrays = _json(folder / PROBLEM), _npz(folder / DESIGNS)
     costs = np.asarray(arrays.get("costs", ()), np.float64)
     if costs.ndim != 2 or len(costs) != len(certificates):
-        raise DataError(f"{DESIGNS} holds costs {list(costs.shape)} for {len(certificates)} certificates", where=str(folder))
+        raise DataError(
+            f"{DESIGNS} holds costs {list(costs.shape)} for {len(certificates)} certificates", where=str(folder)
+        )
     found = _changed_lines(folder, certificates, digest)
     base, cells = _problem(folder, about)
     problems, stop = _with_distances(base, certificates, int(about.get("min_hamming", 0)), cells)
@@ -109,9 +113,7 @@ def check(folder: Path, *, solver: Solver | None, time_limit_s: float, digest: s
     with tempfile.TemporaryDirectory() as scratch:
         for start, end in _groups(problems):
             write(Path(scratch), certificates[start:end])
-            wrong = verify(
-                Path(scratch), problems[start], costs[start:end], solver=solver, time_limit_s=time_limit_s
-            )
+            wrong = verify(Path(scratch), problems[start], costs[start:end], solver=solver, time_limit_s=time_limit_s)
             for text in wrong:
                 number, _, what = text.removeprefix("certificate ").partition(": ")
                 found.append(Finding(start + int(number), what))
@@ -148,7 +150,11 @@ def _problem(folder: Path, about: Mapping[str, Any]) -> tuple[Extended, NDArray[
             return Extended.of(parse_rules(about["rules"], base).level if about["rules"] else base), cells_of(base)
         if about["kind"] == "model":
             arrays = _npz(folder / PROGRAM)
-            plain = {**arrays, "cost_columns": int(arrays["cost_columns"]), "row_names": tuple(map(str, arrays["row_names"]))}
+            plain = {
+                **arrays,
+                "cost_columns": int(arrays["cost_columns"]),
+                "row_names": tuple(map(str, arrays["row_names"])),
+            }
             return Extended.of(Milp(**plain)), None
         raise ValueError(f"unknown kind {about['kind']!r}")
     except (KeyError, TypeError, ValueError) as error:

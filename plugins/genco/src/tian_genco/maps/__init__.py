@@ -1,0 +1,1 @@
+"""Generators of terrain maps whose samples are steered towards cheap shortest paths."""
