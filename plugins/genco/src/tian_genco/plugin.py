@@ -13,6 +13,7 @@ STUDIES = {  # recipe -> module of its report
     "genco/replication": "tian_genco.replication_report",
     "genco/estimators": "tian_genco.grad.laboratory_report",
     "genco/predict": "tian_genco.grad.predict_report",
+    "genco/device": "tian_genco.devices.report",
     "genco/warcraft": "tian_genco.maps.report",
     "genco/sample": "tian_genco.sampling.sample_report",
     "genco/verify": "tian_genco.sampling.verify_report",
@@ -38,10 +39,46 @@ def tian_register_solvers(register: Any) -> None:
         needs=NEEDS,
     )
     register(
+        "brush",
+        "tian_genco.devices.solver:BrushSolver",
+        summary="designs a brush can draw, exact, by a dynamic program over the columns of the grid",
+        options="tian_genco.devices.options:BrushOptions",
+        needs=NEEDS,
+    )
+    register(
         "highs",
         "tian_genco.solving.highs:HighsSolver",
         summary="any rules as a mixed-integer program, solved by HiGHS",
         options="tian_genco.solving.options:HighsOptions",
+        needs=NEEDS,
+    )
+
+
+@hookimpl
+def tian_register_models(register: Any) -> None:
+    """Register the models."""
+    register(
+        "generator",
+        "tian_genco.learn.model:DesignGenerator",
+        summary="noise to the costs of tiles, for a solver to make a design of",
+        options="tian_genco.learn.options:DesignGeneratorOptions",
+        needs=NEEDS,
+    )
+
+
+@hookimpl
+def tian_register_evaluators(register: Any) -> None:
+    """Register the evaluators."""
+    register(
+        "validity",
+        "tian_genco.learn.evaluators:ValidityEvaluator",
+        summary="share of designs that obey the rules, by a checker that shares no code with the solver",
+        needs=NEEDS,
+    )
+    register(
+        "diversity",
+        "tian_genco.learn.evaluators:DiversityEvaluator",
+        summary="unique and novel designs, and how many cells they differ in",
         needs=NEEDS,
     )
 
@@ -75,6 +112,13 @@ def tian_register_recipes(register: Any) -> None:
         "tian_genco.grad.predict:predict",
         summary="predict costs, then optimise: regret of shortest paths by way of training",
         options="tian_genco.grad.options:PredictOptions",
+        needs=NEEDS,
+    )
+    register(
+        "device",
+        "tian_genco.devices.device:device",
+        summary="inverse design under manufacturing rules by way of training; resistors stand in for photonics",
+        options="tian_genco.devices.options:DeviceOptions",
         needs=NEEDS,
     )
     register(

@@ -75,7 +75,7 @@ class Bench:
         if arm == "data":
             grids = self.task.train[: self.options.sample.n]
             return self._judged(grids, arm)
-        shared = self.shared() if ARMS[arm][0] in ("plain", "solver") else None
+        shared = self.shared() if ARMS[arm].stage in ("plain", "solver") else None
         start = time.process_time()
         grids, extra = self._designs(arm, shared)
         return {**self._judged(grids, arm), **extra, "CPU": time.process_time() - start}
@@ -91,17 +91,17 @@ class Bench:
     def _designs(self, arm: str, shared: TileGenerator | None) -> tuple[NDArray[np.uint8], dict[str, float]]:
         """Train, sample, check; the designs and what is known of them."""
         options, pipeline = self.options, self.pipeline
-        kind, estimator, adversary, _ = ARMS[arm]
-        if kind == "random":
+        way = ARMS[arm]
+        if way.stage == "random":
             return self._random()
-        train = replace(options.train, adversary=adversary, penalty=PENALTY if arm == "penalty" else 0.0)
+        train = replace(options.train, adversary=way.adversary, penalty=PENALTY if arm == "penalty" else 0.0)
         net = copy.deepcopy(shared) if shared is not None else pipeline.fresh()
         part = f"{self.repeat}-{arm}"
-        if kind == "solver":
-            pipeline.through(net, train, replace(options.grad, name=estimator), critic=None, part=part)
+        if way.grad is not None:
+            pipeline.through(net, train, replace(options.grad, name=way.grad), critic=None, part=part)
         else:
-            steps = options.plain_long if kind == "none" else options.plain_again
-            lr = train.lr if kind == "none" else train.lr_through
+            long = way.stage == "none"
+            steps, lr = (options.plain_long, train.lr) if long else (options.plain_again, train.lr_through)
             pipeline.plain(net, replace(train, plain=steps, lr=lr), critic=None, part=part)
         net.eval()
         samples = pipeline.samples(net, train.costs)
@@ -116,7 +116,7 @@ class Bench:
         raw = rng.choice(layout.tiles, p=shares, size=(n, layout.height, layout.width)).astype(np.uint8)
         head = self.pipeline.head("logit")
         logits = layout.planes(torch.from_numpy(layout.x(raw))).float()
-        costs = np.concatenate([head.final(part) for part in logits.split(CHUNK)])
+        costs = np.concatenate([head.final(logits[i : i + CHUNK]) for i in range(0, n, CHUNK)])
         solver = self.run.load("solver", self.options.sampler)
         batch = solve_all(
             solver,
@@ -144,7 +144,7 @@ class Bench:
 
 def measurements(rows: dict[str, dict[str, float]], options: ReplicationOptions) -> list[Measurement]:
     """Means over repeats with intervals (Student's t), and ratios to the baseline, paired by repeat."""
-    out = []
+    out: list[Measurement] = []
     arms = list(dict.fromkeys(key.split("/", 1)[1] for key in rows))
     for arm in arms:
         of_arm = [rows[f"{r}/{arm}"] for r in range(options.repeats)]

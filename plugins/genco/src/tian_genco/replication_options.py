@@ -3,23 +3,43 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 from tian.errors import InvalidInput
+from tian_genco.grad.options import GradName
 from tian_genco.options import ZeldaOptions
 
-# name -> (what its second stage trains on, estimator, adversary, what is new about it)
-ARMS: dict[str, tuple[str, str, str, str]] = {
-    "plain-long": ("none", "", "updated", "one plain schedule as long in CPU time as both stages, repaired afterwards"),
-    "plain": ("plain", "", "updated", "the plain stage continued, repaired afterwards"),
-    "random": ("random", "", "updated", "tiles drawn with the data's frequencies, repaired; no generator"),
-    "penalty": ("plain", "", "updated", "continued with a penalty on tiles the solver would change, repaired"),
-    "identity": ("solver", "identity", "updated", "through the solver, negative identity"),
-    "blackbox": ("solver", "blackbox", "updated", "through the solver, black-box differences"),
-    "imle": ("solver", "imle", "updated", "through the solver, implicit maximum likelihood"),
-    "perturbed": ("solver", "perturbed", "updated", "through the solver, perturbed optimiser"),
-    "blackbox-fixed": ("solver", "blackbox", "fixed", "through the solver against a fixed adversary"),
-    "identity-fixed": ("solver", "identity", "fixed", "the same with negative identity"),
-    "plain-fixed": ("plain", "", "fixed", "without the solver against a fixed adversary: the control of both"),
+
+class Arm(NamedTuple):
+    """A way of training.
+
+    Attributes:
+        stage: what its second stage trains on; `none` has one long plain stage, `random` no training.
+        grad: estimator.
+        adversary: as in `train.adversary`.
+        says: what it is, for reports.
+    """
+
+    stage: Literal["none", "random", "plain", "solver"]
+    grad: GradName | None
+    adversary: Literal["updated", "fixed"]
+    says: str
+
+
+ARMS: dict[str, Arm] = {
+    "plain-long": Arm(
+        "none", None, "updated", "one plain schedule as long in CPU time as both stages, repaired afterwards"
+    ),
+    "plain": Arm("plain", None, "updated", "the plain stage continued, repaired afterwards"),
+    "random": Arm("random", None, "updated", "tiles drawn with the data's frequencies, repaired; no generator"),
+    "penalty": Arm("plain", None, "updated", "continued with a penalty on tiles the solver would change, repaired"),
+    "identity": Arm("solver", "identity", "updated", "through the solver, negative identity"),
+    "blackbox": Arm("solver", "blackbox", "updated", "through the solver, black-box differences"),
+    "imle": Arm("solver", "imle", "updated", "through the solver, implicit maximum likelihood"),
+    "perturbed": Arm("solver", "perturbed", "updated", "through the solver, perturbed optimiser"),
+    "blackbox-fixed": Arm("solver", "blackbox", "fixed", "through the solver against a fixed adversary"),
+    "identity-fixed": Arm("solver", "identity", "fixed", "the same with negative identity"),
+    "plain-fixed": Arm("plain", None, "fixed", "without the solver against a fixed adversary: the control of both"),
 }
 
 

@@ -35,7 +35,7 @@ def sections(run: Run) -> list[Section]:
         f"<p>{ratio['n']} seed{'s' * (ratio['n'] > 1)}; arms of a seed share data, first weights and noise. All designs are "
         "repaired or made by the solver and checked by a checker of its own. Levels are synthetic.</p>"
     )
-    arms = table(["arm", "what it is"], [[name, ARMS[name][3]] for name in _arms(metrics) if name in ARMS])
+    arms = table(["arm", "what it is"], [[name, ARMS[name].says] for name in _arms(metrics) if name in ARMS])
     return [
         Section(title, f"{note}<!--plot-->{plot(metrics, run)}"),
         Section("All measures", f'{measures_table(metrics)}<p class="note">{escape(HINT)}</p>'),

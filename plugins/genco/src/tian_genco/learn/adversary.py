@@ -87,7 +87,8 @@ def gradient_penalty(critic: TileCritic, real: Tensor, fake: Tensor, mix: Tensor
     share = mix.view(-1, 1, 1, 1)
     point = (share * real + (1 - share) * fake).requires_grad_()
     (slope,) = torch.autograd.grad(critic.score(point).sum(), point, create_graph=True)
-    return (slope.flatten(1).norm(dim=1) - 1).square().mean()
+    penalty: Tensor = (slope.flatten(1).norm(dim=1) - 1).square().mean()
+    return penalty
 
 
 def adversarial_batches(net: TileGenerator, *, train: TrainOptions, n_real: int, seed: int, steps: int) -> StepLoader:

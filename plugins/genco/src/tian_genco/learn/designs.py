@@ -51,11 +51,12 @@ class Layout:
         """`x [B, n]` -> tile indices `[B, H, W]` uint8."""
         if self.binary:
             return np.rint(x).astype(np.uint8).reshape(-1, self.height, self.width)
-        return x.reshape(-1, self.tiles, self.height, self.width).argmax(axis=1).astype(np.uint8)
+        best: NDArray[np.int64] = x.reshape(-1, self.tiles, self.height, self.width).argmax(axis=1)
+        return best.astype(np.uint8)
 
     def x(self, grids: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Tile indices `[B, H, W]` -> `x [B, n]` float64."""
         if self.binary:
             return grids.reshape(len(grids), -1).astype(np.float64)
-        planes = grids[:, None] == np.arange(self.tiles, dtype=np.uint8)[:, None, None]
+        planes: NDArray[np.bool_] = grids[:, None] == np.arange(self.tiles, dtype=np.uint8)[:, None, None]
         return planes.reshape(len(grids), -1).astype(np.float64)

@@ -22,6 +22,10 @@ def _within(a: Tensor) -> Tensor:
     return torch.cdist(a, a, compute_mode="donot_use_mm_for_euclid_dist").sum() / (n * (n - 1))
 
 
+def _blocks(features: Tensor, sizes: Sequence[int]) -> tuple[Tensor, ...]:
+    return torch.split(features, list(sizes), dim=1)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+
+
 def energy_distance(fake: Tensor, real: Tensor, sizes: Sequence[int]) -> Tensor:
     """Sum over blocks of 2 E|f - r| - E|f - f'| - E|r - r'|; 0 in the mean for two samples of one distribution.
 
@@ -30,13 +34,13 @@ def energy_distance(fake: Tensor, real: Tensor, sizes: Sequence[int]) -> Tensor:
         real: `[m, F]`.
         sizes: of the blocks that make up F.
     """
-    parts = zip(fake.split(list(sizes), dim=1), real.split(list(sizes), dim=1), strict=True)
+    parts = zip(_blocks(fake, sizes), _blocks(real, sizes), strict=True)
     return torch.stack([2 * _between(f, r) - _within(f) - _within(r) for f, r in parts]).sum()
 
 
 def energy_loss(fake: Tensor, real: Tensor, sizes: Sequence[int]) -> Tensor:
     """The same without the last term, which does not depend on the generator; arguments as above."""
-    parts = zip(fake.split(list(sizes), dim=1), real.split(list(sizes), dim=1), strict=True)
+    parts = zip(_blocks(fake, sizes), _blocks(real, sizes), strict=True)
     return torch.stack([2 * _between(f, r) - _within(f) for f, r in parts]).sum()
 
 
@@ -45,5 +49,5 @@ def witness_loss(fake: Tensor, real: Tensor, frozen: Tensor, sizes: Sequence[int
 
     What a discriminator that is never trained again does: the fixed adversary of the paper.
     """
-    blocks = (t.split(list(sizes), dim=1) for t in (fake, real, frozen))
+    blocks = (_blocks(t, sizes) for t in (fake, real, frozen))
     return torch.stack([2 * _between(f, r) - 2 * _between(f, f0) for f, r, f0 in zip(*blocks, strict=True)]).sum()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 FILTERS = 96  # random filters of each size
 WAVES = 24  # random Fourier features of a place
+STILL = 1e-2  # least largest spread of a block: what is the same in all data is not divided by rounding errors
 FLOOR = 0.3  # least spread of a feature, as a share of the largest in its block: rare features are not blown up
 
 
@@ -35,6 +36,13 @@ class TileFeatures(nn.Module):
 
     def __init__(self, *, tiles: int, height: int, width: int, unique: Sequence[int], seed: int) -> None:
         super().__init__()
+        self.two: Tensor
+        self.three: Tensor
+        self.cos: Tensor
+        self.sin: Tensor
+        self.phase: Tensor
+        self.mean: Tensor
+        self.scale: Tensor
         rng = torch.Generator().manual_seed(seed)
         self.unique = list(unique)
         self.register_buffer("two", torch.randn(FILTERS, tiles, 2, 2, generator=rng))
@@ -82,7 +90,7 @@ class TileFeatures(nn.Module):
         scales = []
         for b in blocks:
             spread = b.std(dim=0)
-            top = spread.max().clamp_min(1e-6)
+            top = spread.max().clamp_min(STILL)
             scales.append(torch.maximum(spread, FLOOR * top) * math.sqrt(b.shape[1]))
         self.sizes = [b.shape[1] for b in blocks]
         self.mean = torch.cat([b.mean(dim=0) for b in blocks])

@@ -24,7 +24,8 @@ def copies(grids: Grids) -> NDArray[np.int64]:
     """`[n]`: how often each design occurs in the set; the mean of 1/copies is the share of unique designs."""
     flat = np.ascontiguousarray(grids.reshape(len(grids), -1))
     _, inverse, counts = np.unique(flat, axis=0, return_inverse=True, return_counts=True)
-    return counts[inverse.reshape(-1)]
+    found: NDArray[np.int64] = counts[inverse.reshape(-1)]
+    return found
 
 
 def novel(grids: Grids, known: Grids) -> NDArray[np.bool_]:
@@ -36,7 +37,8 @@ def novel(grids: Grids, known: Grids) -> NDArray[np.bool_]:
 def hamming(a: Grids, b: Grids, tiles: int) -> NDArray[np.float32]:
     """`[n, m]` float32: cells in which design i of `a` differs from design j of `b`."""
     cells = a[0].size
-    return cells - one_hot(a, tiles) @ one_hot(b, tiles).T
+    found: NDArray[np.float32] = cells - one_hot(a, tiles) @ one_hot(b, tiles).T
+    return found
 
 
 def mean_hamming(grids: Grids, tiles: int) -> NDArray[np.float64]:
@@ -57,7 +59,8 @@ def pattern_shares(grids: Grids, tiles: int, size: int = 2) -> NDArray[np.float6
         for c in range(size):
             code = code * tiles + grids[:, r : h - size + 1 + r, c : w - size + 1 + c]
     counts = np.bincount(code.ravel(), minlength=tiles ** (size * size))
-    return counts / counts.sum()
+    shares: NDArray[np.float64] = counts / counts.sum()
+    return shares
 
 
 def jensen_shannon(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
-from tian.errors import DataError, InvalidInput
+from tian.errors import DataError
 from tian.spec import Model
 from tian_genco.learn.designs import Layout
 from tian_genco.learn.generator import TileGenerator
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from tian.spec import Site
+    from tian_genco.learn.options import DesignGeneratorOptions
 
 CONFIG, WEIGHTS = "generator.json", "generator.safetensors"
 
@@ -41,18 +42,6 @@ class GeneratorShape:
     channels: int = 32
 
 
-@dataclass
-class DesignGeneratorOptions:
-    """Shape of a fresh `genco/generator`; a trained one is read with `load_weights`."""
-
-    tiles: int = 8  # kinds of tile
-    height: int = 9  # rows
-    width: int = 13  # columns
-    nz: int = 32  # length of the noise vector
-    channels: int = 32  # width of the hidden maps
-    seed: int = 0  # of the first weights
-
-
 class DesignGenerator(Model):
     """A `TileGenerator` with its layout; satisfies `TorchModel`.
 
@@ -61,8 +50,6 @@ class DesignGenerator(Model):
     """
 
     def __init__(self, options: DesignGeneratorOptions) -> None:
-        if min(options.tiles - 1, options.height - 2, options.width - 2, options.nz, options.channels) < 1:
-            raise InvalidInput(f"a generator needs 2 tiles, 3 rows and columns, nz and channels >= 1, got {options}")
         shape = GeneratorShape(Layout(options.tiles, options.height, options.width), options.nz, options.channels)
         self.shape, self.net = shape, build(shape, seed=options.seed)
 

@@ -22,6 +22,22 @@ class GeneratorOptions:
 
 
 @dataclass
+class DesignGeneratorOptions:
+    """Shape of a fresh `genco/generator`; a trained one is read with `load_weights`."""
+
+    tiles: int = 8  # kinds of tile
+    height: int = 9  # rows
+    width: int = 13  # columns
+    nz: int = 32  # length of the noise vector
+    channels: int = 32  # width of the hidden maps
+    seed: int = 0  # of the first weights
+
+    def __post_init__(self) -> None:
+        if min(self.tiles - 1, self.height - 2, self.width - 2, self.nz, self.channels) < 1:
+            raise InvalidInput(f"a generator needs 2 tiles, 3 rows and columns, nz and channels >= 1, got {self}")
+
+
+@dataclass
 class TrainOptions:
     """Two stages: on the most likely tiles (plain), then on what the solver makes of them (through)."""
 
