@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from tian.errors import InvalidInput
 from tian.types import Measurement
 from tian_genco.learn import measures
 from tian_genco.learn.critic import critic_accuracy
@@ -47,6 +48,14 @@ class Judge:
     reference: NDArray[np.uint8]
     unique: list[int]
     options: EvalOptions
+
+    def __post_init__(self) -> None:
+        if self.options.k >= len(self.reference):
+            raise InvalidInput(
+                f"eval.k={self.options.k} neighbours need more than {len(self.reference)} reference designs",
+                where="eval.k",
+                hint=f"set eval.k={max(1, len(self.reference) // 10)}, or give more designs",
+            )
 
     def numbers(self, grids: NDArray[np.uint8]) -> dict[str, NDArray[np.float64] | float]:
         """Measures of `grids [n, H, W]`: arrays `[n]` of one number a design, or one number of the set."""

@@ -74,6 +74,7 @@ class SampleOptions:
     """What is drawn from the trained generator."""
 
     n: int = 1000  # designs
+    solver: bool = True  # false: the most likely tiles as they are, which mostly break rules; for comparison
 
     def __post_init__(self) -> None:
         if self.n < 2:

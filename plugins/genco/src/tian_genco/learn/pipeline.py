@@ -226,6 +226,7 @@ def share(name: str, good: NDArray[np.float64], by: dict[str, str]) -> Measureme
 
 def generate(task: Task, options: Any, *, run: Run) -> list[Measurement]:
     """Train, sample, judge; leaves `generator/`, `designs.npz` and `results.json` in the run directory."""
+    judge = task.judge(options.eval)
     pipeline = Pipeline(task, options, run, seed=int(run.config.seed))
     run.info(f"data: {task.label}")
     net = pipeline.fresh()
@@ -235,8 +236,9 @@ def generate(task: Task, options: Any, *, run: Run) -> list[Measurement]:
     net.eval()
     DesignGenerator.of(pipeline.shape, net).save_weights(run.path / "generator")
     samples = pipeline.samples(net, options.train.costs)
+    if not options.sample.solver:
+        samples = replace(samples, grids=samples.raw)
     np.savez_compressed(run.path / "designs.npz", designs=samples.grids, raw=samples.raw)
-    judge = task.judge(options.eval)
     by = {"designs": "ours"}
     found = pipeline.validity(samples, by=by)
     found += judge.measure(samples.grids, by=by, run=run, trainer=options.trainer, seed=pipeline.seed, part="critic")
