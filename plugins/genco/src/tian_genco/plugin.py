@@ -18,6 +18,7 @@ STUDIES = {  # recipe -> module of its report
     "genco/sample": "tian_genco.sampling.sample_report",
     "genco/verify": "tian_genco.sampling.verify_report",
     "genco/custom": "tian_genco.sampling.custom_report",
+    "genco/agreement": "tian_genco.agreement_report",
 }
 
 
@@ -147,6 +148,13 @@ def tian_register_recipes(register: Any) -> None:
         "tian_genco.sampling.custom:custom",
         summary="designs that obey the rules of your own Pyomo model, like given ones or all different",
         options="tian_genco.sampling.options:CustomOptions",
+        needs=NEEDS,
+    )
+    register(
+        "agreement",
+        "tian_genco.agreement:agreement",
+        summary="an exact solver of levels against a general one: objectives, validity and CPU time by instance",
+        options="tian_genco.agreement_options:AgreementOptions",
         needs=NEEDS,
     )
 

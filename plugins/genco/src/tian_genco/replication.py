@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tian_genco.learn.generator import TileGenerator
     from tian_genco.replication_options import ReplicationOptions
 
-RATIOS = ("energy distance", "pattern JSD")
+RATIOS = ("energy distance", "pattern JSD", "unique")
 PENALTY = 1.0
 STRIDE = 1_000_003  # between the seeds of repeats
 
@@ -160,7 +160,8 @@ def measurements(rows: dict[str, dict[str, float]], options: ReplicationOptions)
             ]
             by = {"method": arm, "baseline": options.baseline}
             out.append(over_repeats(f"{name} over the baseline's", ratios, by))
-    return out
+    own = [rows[f"{r}/{options.method}"]["energy distance"] for r in range(options.repeats)]
+    return [*out, over_repeats("energy distance of the method", own, {"method": options.method})]
 
 
 def over_repeats(name: str, values: list[float], by: dict[str, str]) -> Measurement:

@@ -50,8 +50,8 @@ class ReplicationOptions(ZeldaOptions):
     method: str = "blackbox"  # the arm whose numbers are set against the baseline's
     baseline: str = "plain-long"  # the arm they are divided by
     compare: list[str] = field(default_factory=list)  # further arms
-    plain_again: int = 390  # steps of the second stage without a solver, as long in CPU time as `train.through`
-    plain_long: int = 990  # steps of the one plain schedule of plain-long
+    plain_again: int = 520  # steps of the second stage without a solver, as long in CPU time as `train.through`
+    plain_long: int = 1120  # steps of the one plain schedule of plain-long
     repeats: int = 1  # seeds, each with its own data, first weights and noise; arms of a repeat share all three
 
     def __post_init__(self) -> None:

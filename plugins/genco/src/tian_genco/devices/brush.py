@@ -47,8 +47,8 @@ class BrushRules(Problem):
     """
 
     kind: ClassVar[str] = "brush"
-    height: int = 9
-    width: int = 16
+    height: int = 10
+    width: int = 18
     brush: str = "plus"
     contacts: tuple[Cell, ...] = ()
 
@@ -111,4 +111,6 @@ class BrushRules(Problem):
 
     def broken(self, x: Floats) -> str:
         """The first rule that `x` breaks, with its row and column."""
-        return checker.offence(x.tolist(), height=self.height, width=self.width, brush=BRUSHES[self.brush], contacts=self.contacts)
+        return checker.offence(
+            x.tolist(), height=self.height, width=self.width, brush=BRUSHES[self.brush], contacts=self.contacts
+        )

@@ -22,7 +22,7 @@ def offence(
     if len(x) != height * width:
         return f"{len(x)} numbers for {height} x {width} cells"
     for i, value in enumerate(x):
-        if min(abs(value), abs(value - 1)) > 1e-6:
+        if not min(abs(value), abs(value - 1)) <= 1e-6:  # this way round a NaN is refused, too
             return f"cell ({i // width},{i % width}) is {value:g}, neither 0 nor 1"
     material = {divmod(i, width) for i, value in enumerate(x) if value > 0.5}
     for cell in contacts:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import TYPE_CHECKING
+
 import numpy as np
-from numpy.typing import NDArray
 
 from tian.errors import InvalidInput
 from tian_genco.devices.brush import BrushRules, Cell
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 VERSION = 1  # of the designs that a seed gives
-DETOUR = 0.5  # probability that a wire goes by way of a third row
-WIDENED = 0.2  # probability that a wire is drawn twice, side by side
+DETOUR = 0.4  # probability that a wire goes by way of a third row
+WIDENED = 0.1  # probability that a wire is drawn twice, side by side
 STRAY = 1.0  # mean number of stray stamps, a Poisson variable
 
 
@@ -62,7 +67,7 @@ def _anchors(rng: np.random.Generator, ends: list[Cell], last: Cell) -> list[Cel
         first, second = sorted(int(v) for v in rng.integers(source[1] + 1, sink[1], 2))
         by_way = int(rng.integers(0, last[0] + 1)) if rng.random() < DETOUR else sink[0]
         corners = [source, (source[0], first), (by_way, first), (by_way, second), (sink[0], second), sink]
-        wire = [cell for a, b in zip(corners[:-1], corners[1:], strict=True) for cell in _line(a, b)]
+        wire = [cell for a, b in itertools.pairwise(corners) for cell in _line(a, b)]
         if rng.random() < WIDENED:
             shift = 1 if rng.random() < 0.5 else -1
             wire += [(min(max(r + shift, 0), last[0]), c) for r, c in wire]
@@ -75,7 +80,5 @@ def _anchors(rng: np.random.Generator, ends: list[Cell], last: Cell) -> list[Cel
 def _line(a: Cell, b: Cell) -> list[Cell]:
     """Cells from a to b, which share a row or a column."""
     return [
-        (r, c)
-        for r in range(min(a[0], b[0]), max(a[0], b[0]) + 1)
-        for c in range(min(a[1], b[1]), max(a[1], b[1]) + 1)
+        (r, c) for r in range(min(a[0], b[0]), max(a[0], b[0]) + 1) for c in range(min(a[1], b[1]), max(a[1], b[1]) + 1)
     ]

@@ -39,6 +39,11 @@ class Network(nn.Module):
         InvalidInput: a contact outside the grid, or two at one cell.
     """
 
+    a: Tensor  # [E] first cell of each resistor
+    b: Tensor  # [E] second cell
+    contacts: Tensor  # [1 + K] cells of the input and the outputs
+    entries: Tensor  # [4 E + 1 + K] places in the flattened matrix
+
     def __init__(self, *, height: int, width: int, source: Cell, sinks: Sequence[Cell]) -> None:
         super().__init__()
         self.height, self.width = height, width
@@ -53,7 +58,9 @@ class Network(nn.Module):
         self.register_buffer("a", a)
         self.register_buffer("b", b)
         self.register_buffer("contacts", contacts)
-        self.register_buffer("entries", torch.cat([a * n + a, b * n + b, a * n + b, b * n + a, contacts * n + contacts]))
+        self.register_buffer(
+            "entries", torch.cat([a * n + a, b * n + b, a * n + b, b * n + a, contacts * n + contacts])
+        )
 
     def forward(self, x: Tensor) -> Flow:
         """The flow through designs `x [B, H, W]` of densities 0 to 1, any floating type; computed in float64.

@@ -23,17 +23,15 @@ class BrushOptions:
 
     def __post_init__(self) -> None:
         if self.max_states < 1:
-            raise InvalidInput(
-                f"max_states must be >= 1, got {self.max_states}", hint="set solver.max_states=20000"
-            )
+            raise InvalidInput(f"max_states must be >= 1, got {self.max_states}", hint="set solver.max_states=20000")
 
 
 @dataclass
 class DeviceData:
     """Designs to learn from, made on the spot."""
 
-    height: int = 11  # rows; the solver's time grows 2.4-fold with each
-    width: int = 16  # columns; the solver's time grows in proportion
+    height: int = 10  # rows; the solver's time grows 2.4-fold with each
+    width: int = 18  # columns; the solver's time grows in proportion
     brush: str = "plus"  # plus, square, block or bar
     train: int = 2000  # designs to learn from
     reference: int = 1000  # further designs to be compared with
@@ -49,8 +47,8 @@ class DeviceData:
 class ObjectiveOptions:
     """The simulated loss: squared distance of the two transmissions to their targets, as a share of the targets'."""
 
-    weight: float = 2.0  # of the simulated loss beside the match with the data; 0: no arm sees it
-    targets: list[float] = field(default_factory=lambda: [0.08, 0.03])  # currents into the upper and lower output
+    weight: float = 20.0  # of the simulated loss beside the match with the data; 0: no arm sees it
+    targets: list[float] = field(default_factory=lambda: [0.08, 0.04])  # currents into the upper and lower output
 
     def __post_init__(self) -> None:
         if not 0 <= self.weight < math.inf:
@@ -58,7 +56,7 @@ class ObjectiveOptions:
         if len(self.targets) != 2 or not all(0 < t < 1 for t in self.targets):
             raise InvalidInput(
                 f"objective.targets are two currents between 0 and 1, got {list(self.targets)}",
-                hint="set objective.targets=[0.08,0.03]",
+                hint="set objective.targets=[0.08,0.04]",
             )
 
 
@@ -70,13 +68,13 @@ class DeviceOptions:
     data: DeviceData = field(default_factory=DeviceData)
     objective: ObjectiveOptions = field(default_factory=ObjectiveOptions)
     generator: GeneratorOptions = field(default_factory=GeneratorOptions)
-    train: TrainOptions = field(default_factory=lambda: TrainOptions(plain=300, through=200, batch=32, reals=128))
+    train: TrainOptions = field(default_factory=TrainOptions)
     grad: GradOptions = field(default_factory=GradOptions)
     solver: dict[str, Any] = field(default_factory=lambda: {"use": "genco/brush"}, metadata={"role": "solver"})
     sampler: dict[str, Any] = field(default_factory=lambda: {"use": "genco/brush"}, metadata={"role": "solver"})
     solve: SolveOptions = field(default_factory=SolveOptions)
-    sample: SampleOptions = field(default_factory=lambda: SampleOptions(n=500))
-    eval: EvalOptions = field(default_factory=lambda: EvalOptions(critic_steps=0))
+    sample: SampleOptions = field(default_factory=SampleOptions)
+    eval: EvalOptions = field(default_factory=EvalOptions)
     trainer: TrainerOptions = field(default_factory=small_trainer)
     threads: int = 1  # CPU threads; the order of sums, and with it every later digit, depends on them
 
@@ -84,7 +82,8 @@ class DeviceOptions:
         unknown = sorted(set(self.arms) - set(ARMS))
         if unknown or not self.arms or len(set(self.arms)) < len(self.arms):
             raise InvalidInput(
-                f"arms must be different ones of {', '.join(ARMS)}, got {list(self.arms)}", hint="leave arms out for all"
+                f"arms must be different ones of {', '.join(ARMS)}, got {list(self.arms)}",
+                hint="leave arms out for all",
             )
         if self.train.loss != "energy" or self.train.adversary != "updated" or self.train.penalty:
             raise InvalidInput(

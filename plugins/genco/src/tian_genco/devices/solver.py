@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tian.errors import InvalidInput
 from tian.spec import Instance, Solution, SolutionBatch, Solver
@@ -16,6 +15,9 @@ from tian_genco.devices.brush import BrushRules, offsets
 from tian_genco.devices.options import BrushOptions
 from tian_genco.devices.profile import Profile, best_designs, compile_profile
 from tian_genco.problem import Floats
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _OPTIMAL: Status = "optimal"
 
@@ -109,9 +111,7 @@ def _checked(costs: NDArray[Any], rules: BrushRules) -> Floats:
     """The costs, float64 and contiguous."""
     costs = np.ascontiguousarray(costs, dtype=np.float64)
     if costs.ndim != 2 or costs.shape[1] != rules.n:
-        raise InvalidInput(
-            f"costs of {rules.height} x {rules.width} cells are [B, {rules.n}], got {list(costs.shape)}"
-        )
+        raise InvalidInput(f"costs of {rules.height} x {rules.width} cells are [B, {rules.n}], got {list(costs.shape)}")
     bad = np.argwhere(~np.isfinite(costs))
     if len(bad):
         b, i = (int(v) for v in bad[0])
@@ -121,5 +121,7 @@ def _checked(costs: NDArray[Any], rules: BrushRules) -> Floats:
         )
     with np.errstate(over="ignore"):
         if not np.isfinite(np.abs(costs).sum(axis=1) * 4).all():
-            raise InvalidInput("the costs of a design add up to infinity", hint="divide the costs: designs stay the same")
+            raise InvalidInput(
+                "the costs of a design add up to infinity", hint="divide the costs: designs stay the same"
+            )
     return costs

@@ -107,7 +107,7 @@ class _Estimate(torch.autograd.Function):
             )
         layer: SolverLayer = ctx.layer
         d = above[0].to("cpu", torch.float64)
-        if not bool(torch.isfinite(d).all()):
+        if not bool(d.sum().isfinite()) and not bool(torch.isfinite(d).all()):  # the sum is one quick pass
             row = int((~torch.isfinite(d)).any(1).nonzero()[0])
             raise NanError(f"the gradient that reaches the solver layer is not finite in batch row {row}")
         if layer.normaliser is not None:

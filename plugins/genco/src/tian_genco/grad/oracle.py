@@ -79,16 +79,18 @@ class Oracle:
         if self.least is not None:
             self._raised += int((rows < self.least).sum())
             rows = np.maximum(rows, self.least)
-        first: dict[bytes, int] = {}
-        place = np.array([first.setdefault(row.tobytes(), len(first)) for row in rows], np.int64)
         if not len(rows):
             return torch.zeros(0, self.n, dtype=torch.float64)
-        distinct = rows[np.unique(place, return_index=True)[1]]
+        first: dict[bytes, int] = {}
+        place = np.array([first.setdefault(row.tobytes(), len(first)) for row in rows], np.int64)
+        repeated = len(first) < len(rows)
+        distinct = rows[np.unique(place, return_index=True)[1]] if repeated else rows
         start = time.perf_counter()
         batch = self.solver.solve_costs(self.instance, distinct, time_limit_s=self.time_limit_s)
         self._seconds += time.perf_counter() - start
         self._reused += len(rows) - len(distinct)
-        return torch.from_numpy(self._accepted(batch, len(distinct))[place])
+        x = self._accepted(batch, len(distinct))
+        return torch.from_numpy(x[place] if repeated else x)
 
     def counts(self) -> dict[str, Any]:
         """What was done so far.
@@ -131,7 +133,9 @@ class Oracle:
                 where=where,
                 hint="raise the time limit, or max_fail_rate",
             )
-        return np.where(batch.found[:, None], batch.x, np.nan)
+        x = np.array(batch.x, np.float64)  # a copy: the solver may keep its own
+        x[~batch.found] = np.nan
+        return x
 
 
 def check_costs(costs: Tensor, n: int, *, what: str = "costs") -> None:
@@ -144,6 +148,8 @@ def check_costs(costs: Tensor, n: int, *, what: str = "costs") -> None:
         raise InvalidInput(f"{what} must be [B, {n}], got shape {list(costs.shape)}")
     if not costs.is_floating_point():
         raise InvalidInput(f"{what} must have a floating type, got {costs.dtype}")
+    if bool(costs.detach().sum(dtype=torch.float64).isfinite()):  # one quick pass where all is well
+        return
     good = torch.isfinite(costs)
     if not bool(good.all()):
         row, entry = (~good).nonzero()[0].tolist()

@@ -42,7 +42,7 @@ class TrainOptions:
     """Two stages: on the most likely tiles (plain), then on what the solver makes of them (through)."""
 
     plain: int = 600  # steps in which the loss sees the most likely tile of each cell, without a solver
-    through: int = 300  # steps in which it sees the solver's designs and the gradient comes back through the solver
+    through: int = 400  # steps in which it sees the solver's designs and the gradient comes back through the solver
     lr: float = 2e-3  # peak learning rate of the plain stage
     lr_through: float = 1e-3  # of the stage through the solver
     batch: int = 64  # designs a step

@@ -68,9 +68,10 @@ class LevelOracle(Solver):
             gap = objective[priced] - bound[priced]
             status[priced] = np.where(gap <= _GAP * np.maximum(1.0, np.abs(objective[priced])), "optimal", "feasible")
         seconds = np.full(len(costs), (time.perf_counter() - start) / max(1, len(costs)))
-        hot = tiles[:, None, :] == np.arange(len(TILES))[:, None]
+        x = np.zeros(costs.shape)
+        np.put_along_axis(x, tiles.astype(np.int64) * rules.cells + np.arange(rules.cells), 1.0, axis=1)
         batch = SolutionBatch(
-            x=hot.reshape(costs.shape).astype(np.float64),
+            x=x,
             objective=objective,
             bound=bound,
             status=cast("tuple[Status, ...]", tuple(status)),

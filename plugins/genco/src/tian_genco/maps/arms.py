@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from tian.runs.rundir import Run
-    from tian_genco.maps.data import MapSet, Maps
+    from tian_genco.maps.data import Maps, MapSet
     from tian_genco.maps.objective import Objective
     from tian_genco.maps.options import WarcraftOptions
     from tian_genco.paths.terrain import Bytes
@@ -131,7 +131,7 @@ class VaeArm:
     def sample(self, n: int, *, seed: int) -> tuple[Bytes, Bytes | None]:
         """See `Arm`; no images."""
         z = torch.randn(n, self.vae.latent, generator=torch.Generator().manual_seed(SAMPLE_SEED + seed))
-        grids = [self.vae.decode(part).argmax(dim=1).to(torch.uint8).numpy() for part in z.split(CHUNK)]
+        grids = [self.vae.decode(part).argmax(dim=1).to(torch.uint8).numpy() for part in torch.split(z, CHUNK)]
         return np.concatenate(grids), None
 
     @torch.no_grad()
@@ -140,7 +140,9 @@ class VaeArm:
         classes = torch.from_numpy(maps.classes.astype(np.int64))
         rng = torch.Generator().manual_seed(SAMPLE_SEED + seed)
         noise = torch.randn(len(classes), self.vae.latent, generator=rng)
-        parts = [self.vae.nats(c, e) for c, e in zip(classes.split(CHUNK), noise.split(CHUNK), strict=True)]
+        parts = [
+            self.vae.nats(c, e) for c, e in zip(torch.split(classes, CHUNK), torch.split(noise, CHUNK), strict=True)
+        ]
         lost, apart = (torch.cat(column).double().numpy() for column in zip(*parts, strict=True))
         return {"reconstruction": lost, "divergence": apart}
 
@@ -157,9 +159,7 @@ class VqArms(_Trained):
         o = options.vqvae
         with seeded(self.seed):
             self.head = CostHead(classes=len(maps.levels), channels=o.width)
-            self.vqvae = VQVAE(
-                codes=o.codes, dims=o.dims, channels=o.width, decay=o.decay, commitment=o.commitment
-            )
+            self.vqvae = VQVAE(codes=o.codes, dims=o.dims, channels=o.width, decay=o.decay, commitment=o.commitment)
             self.prior = CodePrior(codes=o.codes, height=self.height, width=self.width, state=o.prior_width)
 
         def labelled(rng: torch.Generator) -> dict[str, Tensor]:
@@ -195,11 +195,9 @@ class VqArms(_Trained):
 
     def _stage(self, prior: CodePrior, objective: Objective | None, *, steps: int, part: str) -> None:
         def batch(rng: torch.Generator) -> dict[str, Tensor]:
-            codes = self.codes[self.rows(rng)]
-            return {
-                "codes": codes,
-                "uniform": torch.rand(self.options.objective.samples, self.height * self.width, generator=rng),
-            }
+            rows = self.rows(rng)
+            uniform = torch.rand(self.options.objective.samples, self.height * self.width, generator=rng)
+            return {"codes": self.codes[rows], "uniform": uniform}
 
         loss = PriorLoss(prior, self.vqvae, self.head, self.levels, objective=objective)
         self.train(loss, batch, steps=steps, part=part, like="shared" if part == "shared" else "steered")
@@ -222,7 +220,7 @@ class VqArm:
         p = self.parts
         rng = torch.Generator().manual_seed(SAMPLE_SEED + seed)
         grids, images = [], []
-        for uniform in torch.rand(n, p.height * p.width, generator=rng).split(CHUNK):
+        for uniform in torch.split(torch.rand(n, p.height * p.width, generator=rng), CHUNK):
             pixels = p.vqvae.decode(p.vqvae.codebook.lookup(self.prior.sample(uniform)))
             grids.append(p.head.logits(pixels).argmax(dim=1).to(torch.uint8).numpy())
             images.append(p.maps.bytes_of(pixels))

@@ -147,4 +147,3 @@ def _read(folder: Path, options: MapData) -> Maps:
 
     label = f"{len(train.costs)} maps and {len(test.costs)} others from {folder.name}"
     return Maps(some(train, "train"), some(test, "test"), levels, train.mean, train.std, label, made=False)
-

@@ -61,7 +61,9 @@ def rows(found: Sequence[Row], *, legend: Mapping[str, NDArray[np.uint8]]) -> An
     )
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, hspace=0.0, wspace=0.02)
     for part, row in zip(np.atleast_1d(figure.subfigures(len(found), 1)), found, strict=True):
-        part.suptitle(f"{row.name}: mean path cost {row.costs.mean():.1f}", x=0.01, ha="left", fontsize=9, weight="bold")
+        part.suptitle(
+            f"{row.name}: mean path cost {row.costs.mean():.1f}", x=0.01, ha="left", fontsize=9, weight="bold"
+        )
         grid = part.subplots(1, columns, squeeze=False)[0]
         for axes in grid:
             axes.set_axis_off()

@@ -16,7 +16,9 @@ Kind = Literal["none", "path", "tile-mean"]
 class MapData:
     """Maps to learn from."""
 
-    path: str | None = None  # a folder with the .npy files of the Warcraft II maps, 12x12 to 30x30; null: made on the spot
+    path: str | None = (
+        None  # a folder with the .npy files of the Warcraft II maps, 12x12 to 30x30; null: made on the spot
+    )
     size: int = 12  # cells of a side of the maps that are made
     train: int = 4000  # maps to learn from; of a folder that many at most
     reference: int = 1000  # further maps to be compared with; of a folder its split `test`
@@ -104,7 +106,9 @@ class WarcraftOptions:
     model: Literal["vae", "vqvae"] = "vae"  # vae: on terrain classes; vqvae: on images, costs read by a network
     data: MapData = field(default_factory=MapData)
     objective: ObjectiveOptions = field(default_factory=ObjectiveOptions)
-    compare: list[str] = field(default_factory=lambda: ["none"])  # kinds of objective trained beside, at the same weight
+    compare: list[str] = field(
+        default_factory=lambda: ["none"]
+    )  # kinds of objective trained beside, at the same weight
     curve: list[float] = field(default_factory=list)  # further weights of the objective
     vae: VaeOptions = field(default_factory=VaeOptions)
     vqvae: VqOptions = field(default_factory=VqOptions)
@@ -121,8 +125,12 @@ class WarcraftOptions:
         if self.model not in ("vae", "vqvae"):
             raise InvalidInput(f"model must be vae or vqvae, got {self.model!r}")
         check_kinds("compare", self.compare)
+        if self.data.reference <= self.eval.k:
+            raise InvalidInput(f"data.reference must be > eval.k = {self.eval.k}, got {self.data.reference}")
         if not all(0 < w < float("inf") for w in self.curve):
-            raise InvalidInput(f"curve must hold weights > 0, got {list(self.curve)}", hint="compare=[none] is weight 0")
+            raise InvalidInput(
+                f"curve must hold weights > 0, got {list(self.curve)}", hint="compare=[none] is weight 0"
+            )
 
 
 def check_kinds(where: str, kinds: list[Any]) -> None:

@@ -21,7 +21,7 @@ class CodePrior(nn.Module):
     """p(codes) = product over cells in reading order of p(code | all before).
 
     A recurrent network sees, at each cell, the codes to its left, above, and above to the right; its state knows the
-    rest. Codes outside the grid are one more code.
+    rest, but for the last code of the row above, which only the row's later cells see. Outside is one more code.
 
     Args:
         codes: K.
@@ -67,9 +67,9 @@ class CodePrior(nn.Module):
 
     def nats(self, codes: Tensor) -> Tensor:
         """`[B]`: -log p of `codes [B, h, w]`."""
-        return functional.cross_entropy(
-            self.logits(codes).transpose(1, 2), codes.flatten(1), reduction="none"
-        ).sum(dim=1)
+        return functional.cross_entropy(self.logits(codes).transpose(1, 2), codes.flatten(1), reduction="none").sum(
+            dim=1
+        )
 
     @torch.no_grad()
     def sample(self, uniform: Tensor) -> Tensor:
@@ -119,7 +119,7 @@ class PriorLoss(nn.Module):
         likely = p.logits(codes).softmax(dim=2)
         chosen = functional.one_hot(codes.flatten(1), p.codes).to(likely.dtype)
         vectors = (chosen + likely - likely.detach()) @ self.vqvae.codebook.vectors
-        grid = vectors.transpose(1, 2).unflatten(2, (p.height, p.width))
+        grid = vectors.transpose(1, 2).reshape(len(codes), -1, p.height, p.width)
         return expected_costs(self.head.logits(self.vqvae.decode(grid)), self.levels)
 
     def forward(self, codes: Tensor, uniform: Tensor) -> dict[str, Tensor]:

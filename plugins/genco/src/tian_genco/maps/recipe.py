@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 OURS, WITHOUT, DATA = "ours", "without objective", "data"
 BESIDE = {"none": WITHOUT, "path": "path instead", "tile-mean": "tile mean instead"}
+ORDER = {DATA: 0, WITHOUT: 1, OURS: 2}  # of rows in the gallery, others after them
 SHOWN = 6  # maps in a row of the gallery
 LIMIT = 60.0  # seconds for a solve; it takes microseconds
 TIES = 0  # seed of the field that tells paths of equal cost apart
@@ -161,12 +162,11 @@ class Study:
         self, drawn: dict[str, MapSet], plans: list[Plan], numbers: dict[str, dict[str, NDArray[np.float64]]]
     ) -> None:
         """Write maps, gallery and what the report needs."""
-        arrays = {}
-        for name, maps in drawn.items():
-            arrays |= {f"{name} classes": maps.classes, f"{name} paths": maps.paths}
+        arrays: dict[str, Any] = {f"{name} classes": maps.classes for name, maps in drawn.items()}
+        arrays |= {f"{name} paths": maps.paths for name, maps in drawn.items()}
         np.savez_compressed(self.run.path / "maps.npz", **arrays)
         shown = []
-        for name, maps in drawn.items():
+        for name, maps in sorted(drawn.items(), key=lambda item: ORDER.get(item[0], len(ORDER))):
             pictures = self.maps.colours()[maps.classes[:SHOWN]] if maps.images is None else maps.images[:SHOWN]
             shown.append(Row(name, pictures, maps.paths[:SHOWN], numbers[name]["path cost"]))
         (self.run.path / "plots").mkdir(exist_ok=True)
@@ -209,5 +209,7 @@ def ratios(name: str, numbers: dict[str, dict[str, NDArray[np.float64]]]) -> lis
         ratio = float(a.mean() / b.mean())
         half = 1.96 * float((a - ratio * b).std()) / (len(a) ** 0.5 * float(b.mean()))
         interval = (ratio - half, ratio + half)
-        out.append(Measurement(f"{label} over that {WITHOUT}", ratio, "1", len(a), interval, False, {"maps": name}))
+        by = {"maps": name}
+        title = f"{label} over that {WITHOUT}"
+        out.append(Measurement(title, ratio, "1", len(a), interval, higher_is_better=False, by=by))
     return out

@@ -56,17 +56,21 @@ class BinaryFeatures(nn.Module):
 
 
 class CostGenerator(nn.Module):
-    """Noise `[B, nz]` -> costs `[B, n]`, a network of two layers."""
+    """Noise `[B, n]` -> costs `[B, n]`: the noise itself plus a network of it that starts at 0.
 
-    def __init__(self, nz: int, hidden: int, n: int) -> None:
+    Untrained it gives random costs, as diverse as the rules allow; training moves them to where the data are.
+    """
+
+    def __init__(self, n: int, hidden: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(nz, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, n)
-        )
+        last = nn.Linear(hidden, n)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.layers = nn.Sequential(nn.Linear(n, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), last)
 
     def forward(self, z: Tensor) -> Tensor:
         """See above."""
-        costs: Tensor = self.layers(z)
+        costs: Tensor = z + self.layers(z)
         return costs
 
 
@@ -90,7 +94,7 @@ def learned_costs(
     """Train on `data [N, n]` and return costs `[options.n, n]` float64 of fresh noise."""
     o = options.train
     with seeded(seed):
-        net = CostGenerator(o.nz, o.hidden, problem.n)
+        net = CostGenerator(problem.n, o.hidden)
     grad = GradOptions(name="blackbox", lam=o.lam)
     layer = make_layer(grad, solver, problem, time_limit_s=options.time_limit_s, seed=seed)
     features = BinaryFeatures(problem.n, seed + 1)
@@ -100,13 +104,13 @@ def learned_costs(
 
     def batch(step: int) -> dict[str, Tensor]:
         rng = generator_of(seed, step)
-        z = torch.randn(o.batch, o.nz, generator=rng)
+        z = torch.randn(o.batch, problem.n, generator=rng)
         return {"z": z, "index": torch.randint(len(data), (reals,), generator=rng)}
 
     module: Any = MatchTraining(matching, optim=optim, steps=o.steps)
     fit(module, StepLoader(batch, steps=o.steps), replace(small_trainer(), max_steps=o.steps), run=run, seed=seed)
     with torch.no_grad():
-        z = torch.randn(options.n, o.nz, generator=torch.Generator().manual_seed(SAMPLE_SEED + seed))
+        z = torch.randn(options.n, problem.n, generator=torch.Generator().manual_seed(SAMPLE_SEED + seed))
         costs = net.eval()(z)
         ready = costs if layer.normaliser is None else layer.normaliser(costs)
         found: Floats = np.asarray(ready.double().numpy(), np.float64) + layer.oracle.ties

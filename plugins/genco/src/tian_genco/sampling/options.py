@@ -137,12 +137,11 @@ class FitOptions:
     steps: int = 300  # steps, each with two solves a design
     batch: int = 32  # designs a step
     hidden: int = 64  # width of the network
-    nz: int = 16  # length of the noise
     lr: float = 3e-3  # peak learning rate
     lam: float = 0.3  # how far the black-box gradient moves costs, in units of their RMS
 
     def __post_init__(self) -> None:
-        for name in ("steps", "hidden", "nz"):
+        for name in ("steps", "hidden"):
             if getattr(self, name) < 1:
                 raise InvalidInput(f"train.{name} must be >= 1, got {getattr(self, name)}")
         if self.batch < 2 or self.lr <= 0 or self.lam <= 0:

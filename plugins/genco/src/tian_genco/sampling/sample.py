@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -213,7 +213,10 @@ class Sampler:
         places = [(i, j) for i, row in enumerate(cells) for j, c in enumerate(row) if c.grid is not None]
         grids = [cells[i][j].grid for i, j in places]
         np.savez_compressed(self.run.path / ARCHIVE, designs=np.array(grids), places=np.array(places))
-        plain = [[{**asdict(c), "grid": None} for c in row] for row in cells]
+        plain = [
+            [{"ranges": c.ranges, "state": c.state, "increase": None if c.grid is None else c.increase} for c in row]
+            for row in cells
+        ]
         return {"measures": self.options.archive.measures, "cells": plain}
 
 

@@ -94,8 +94,9 @@ def _archive(run: Run, archive: dict[str, Any]) -> Section:
     flat = [(i, j, c) for i, row in enumerate(cells) for j, c in enumerate(row)]
     middle = np.nanmean(values) if np.isfinite(values).any() else 0.0
     for i, j, c in flat:
-        text = MARKS.get(c["state"], "") or (f"{c['increase']:.2g}" if c["state"] in ("sampled", "solved") else "")
-        colour = "black" if not c["increase"] <= middle else "white"
+        here = c["increase"] is not None
+        text = f"{c['increase']:.2g}" if here else MARKS[c["state"]]
+        colour = "white" if here and c["increase"] <= middle else "black"
         axes.text(j, i, text, ha="center", va="center", fontsize=8, color=colour)
     axes.set_xticks(range(len(cells[0])), [_range(c["ranges"][1]) for c in cells[0]], fontsize=8)
     axes.set_yticks(range(len(cells)), [_range(row[0]["ranges"][0]) for row in cells], fontsize=8)

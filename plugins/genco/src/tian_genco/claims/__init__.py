@@ -1,0 +1,8 @@
+"""Claims of the paper and of ours: the one place of this plugin that holds bars, a module a subject.
+
+Bars change only with a decision in `docs/adr`.
+"""
+
+from tian_genco.claims import levels
+
+CLAIMS = [*levels.CLAIMS]
