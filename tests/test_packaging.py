@@ -17,6 +17,7 @@ ROOT = Path(__file__).parent.parent
 PROJECTS = {
     "tian_framework": "core",
     "tian_kernels": "kernels",
+    "tian_plugin_genco": "plugins/genco",
     "tian_plugin_kvcache": "plugins/kvcache",
     "tian_suite": ".",
 }
@@ -93,6 +94,7 @@ def test_no_code_is_left_out_of_the_wheels(wheels):
     for name, place, package in (
         ("tian_framework", "core", "tian"),
         ("tian_plugin_kvcache", "plugins/kvcache", "tian_kvcache"),
+        ("tian_plugin_genco", "plugins/genco", "tian_genco"),
     ):
         source = ROOT / place / "src"
         code = {p.relative_to(source).as_posix() for p in (source / package).rglob("*.py")}
@@ -129,7 +131,7 @@ def test_outside_the_checkout_it_is_the_wheels_that_run(outside):
 
 def test_outside_the_checkout_the_commands_answer(outside):
     plugins = {p["name"]: p for p in json.loads(outside("tian", "plugins", "--json"))}
-    assert {"lm", "kvcache"} <= set(plugins)
+    assert {"lm", "genco", "kvcache"} <= set(plugins)
     assert all(p["state"] == "loaded" and not p["problems"] for p in plugins.values())
     listed = outside("tian", "list")
     assert all(name in listed for name in ("kvcache/streaming", "kvcache/demo", "lm/train"))
