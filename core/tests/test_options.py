@@ -133,3 +133,42 @@ def test_a_type_hidden_from_run_time_is_explained():
     with pytest.raises(PluginError) as caught:
         build_options(Hidden, {})
     assert "TYPE_CHECKING" in caught.value.hint
+
+
+def test_a_field_named_after_a_keyword_is_written_without_its_underscore():
+    @dataclass
+    class FromOptions:
+        from_: str = "here"  # where to begin
+        plain_: int = 1
+
+    made = build_options(FromOptions, {"from": "there"})
+    assert made.from_ == "there"
+    assert [o.name for o in describe_options(FromOptions)] == ["from", "plain_"]
+    assert describe_options(FromOptions)[0].doc == "where to begin"
+    with pytest.raises(ConfigError, match="no option 'from_'"):
+        build_options(FromOptions, {"from_": "there"})
+
+
+@dataclass
+class Inner:
+    a: int = 1
+    b: int = 2
+
+
+@dataclass
+class Middle:
+    inner: Inner = field(default_factory=lambda: Inner(a=10, b=20))
+    c: int = 3
+
+
+@dataclass
+class Outer:
+    middle: Middle = field(default_factory=lambda: Middle(inner=Inner(a=100, b=200), c=300))
+
+
+def test_a_part_of_a_nested_option_leaves_the_rest_at_the_fields_own_default():
+    made = build_options(Outer, {"middle": {"inner": {"b": 7}}})
+    assert made.middle == Middle(inner=Inner(a=100, b=7), c=300)
+    assert build_options(Middle, {"inner": {"a": 5}}).inner == Inner(a=5, b=20)
+    with pytest.raises(ConfigError, match=r"middle\.inner\.d"):
+        build_options(Outer, {"middle": {"inner": {"d": 7}}})

@@ -29,7 +29,7 @@ def generator_run(folder, *, height=6, width=7, tiles=8, recipe="genco/zelda", w
 
 def sample(source, folder, *overrides):
     """A run of genco/sample."""
-    return run("genco/sample", [f"source={source}", "reference=8", *overrides], folder=folder)
+    return run("genco/sample", [f"from={source}", "reference=8", *overrides], folder=folder)
 
 
 def value(result, name, **by):

@@ -162,7 +162,7 @@ def test_rows_have_names_and_corners_are_closed():
         ({"brush": "comb"}, "no brush 'comb'"),
         ({"height": 2, "width": 9}, "does not fit into 2 x 9"),
         ({"contacts": ((0, 0),)}, r"reaches the contact \(0, 0\)"),
-        ({"contacts": ((3, 16),)}, r"reaches the contact \(3, 16\)"),
+        ({"contacts": ((3, 18),)}, r"reaches the contact \(3, 18\)"),
         ({"contacts": ((3, -1),)}, r"reaches the contact \(3, -1\)"),
     ],
 )

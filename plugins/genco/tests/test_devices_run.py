@@ -108,7 +108,7 @@ def test_arms_differ_in_nothing_but_the_objective(tmp_path):
 
 def test_the_objective_pulls_a_generator_to_its_target(tmp_path):
     """With hardly anything but the objective, the loss of what the solver returns falls."""
-    changes = ["train.plain=0", "train.through=40", "train.batch=16", "train.lr_through=0.005", "grad.name=identity"]
+    changes = ["train.plain=0", "train.through=30", "train.batch=16", "train.lr_through=0.005", "grad.name=identity"]
     arms = ["objective.weight=200", "arms=[through,through+objective]"]
     result = run("genco/device", [*SMALL, *changes, *arms], folder=tmp_path / "run")
     loss = found(result, "simulated loss")

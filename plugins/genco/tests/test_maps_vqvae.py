@@ -7,14 +7,11 @@ import torch
 
 from tian_genco.grad.oracle import Oracle
 from tian_genco.maps.objective import Objective
-from tian_genco.maps.prior import CodePrior, PriorLoss
-from tian_genco.maps.vae import expected_costs
+from tian_genco.maps.prior import CodePrior, PriorLoss, mean_costs
 from tian_genco.maps.vqvae import EMPTY, VQVAE, Codebook, CostHead, pass_through
 from tian_genco.paths.grid import GridPathSolver
 from tian_genco.paths.options import PathOptions
 from tian_genco.paths.problem import PathProblem
-
-LEVELS = torch.tensor([1.0, 3.0, 9.0])
 
 
 def rng(seed=0):
@@ -114,7 +111,7 @@ def test_the_reconstruction_alone_reaches_the_encoder_as_if_codes_were_encodings
 def test_probabilities_of_all_grids_add_up_to_one(height, width):
     p = prior(height=height, width=width).double()
     nats = p.nats(every_grid(3, height, width))
-    assert float((-nats).exp().sum()) == pytest.approx(1.0, abs=1e-12)
+    assert float((-nats.detach()).exp().sum()) == pytest.approx(1.0, abs=1e-12)
 
 
 def test_logits_depend_on_earlier_codes_only():
@@ -153,42 +150,39 @@ def test_sampling_inverts_the_conditional_distribution_of_the_trained_direction(
     assert torch.all((uniform < high + 1e-5) & (uniform >= low - 1e-5))
 
 
+TABLE = torch.tensor([0.5, 1.0, 2.0, 4.0, 8.0, 9.0])
+
+
 def steering(kind="path", weight=0.1):
-    torch.manual_seed(0)
-    model, head, p = small(), CostHead(classes=3, channels=4), prior(codes=6, height=3, width=3)
-    model.codebook.vectors.copy_(torch.randn(6, 4, generator=rng()))
-    with torch.no_grad():  # so that codes differ in cost
-        model.up[-1].weight.mul_(30)
-        head.net[-1].weight.mul_(30)
     oracle = Oracle(GridPathSolver(PathOptions("torch")), PathProblem(3, 3), time_limit_s=5.0, least=0.0)
-    return PriorLoss(p, model.eval(), head, LEVELS, objective=Objective(kind, weight, oracle, 3.0))
+    return PriorLoss(prior(codes=6, height=3, width=3), TABLE, objective=Objective(kind, weight, oracle, 3.0))
 
 
-def test_drawn_maps_cost_what_their_decoded_images_cost():
+def test_codes_cost_what_their_cells_do_on_average():
+    codes, costs = torch.tensor([[[0, 2], [2, 0]]]), torch.tensor([[[1.0, 5.0], [7.0, 2.0]]])
+    assert mean_costs(codes, costs, 4).tolist() == [1.5, 3.75, 6.0, 3.75]
+
+
+def test_drawn_maps_cost_what_their_codes_do():
     loss, uniform = steering(), torch.rand(5, 9, generator=rng())
-    codes = loss.prior.sample(uniform)
-    pixels = loss.vqvae.decode(loss.vqvae.codebook.lookup(codes))
-    due = expected_costs(loss.head.logits(pixels), LEVELS)
-    assert torch.allclose(loss.costs(uniform), due, atol=1e-5)
+    assert torch.allclose(loss.costs(uniform), TABLE[loss.prior.sample(uniform)])
 
 
-def test_steering_reaches_the_prior_only_and_lowers_the_cost():
+def test_steering_lowers_the_cost_of_samples():
     loss = steering(weight=3.0)
     codes, uniform = torch.randint(6, (8, 3, 3), generator=rng()), torch.rand(64, 9, generator=rng(1))
     found = loss(codes, uniform)
     assert torch.allclose(found["loss"], found["nats"] + 3.0 * found["objective"])
-    found["objective"].backward()
-    assert all(p.grad is None for part in (loss.vqvae, loss.head) for p in part.parameters())
-    assert all(float(p.grad.abs().sum()) > 0 for p in loss.prior.parameters())
-    optimizer = torch.optim.Adam(loss.prior.parameters(), lr=0.05)
+    start = float(found["objective"].detach())
+    for step in range(30):
+        gradients = torch.autograd.grad(
+            loss.objective(loss.costs(torch.rand(16, 9, generator=rng(step)))), list(loss.prior.parameters())
+        )
+        with torch.no_grad():
+            for parameter, gradient in zip(loss.prior.parameters(), gradients, strict=True):
+                parameter.sub_(0.2 * gradient)
     with torch.no_grad():
-        start, costs = float(loss.objective(loss.costs(uniform))), loss.costs(uniform)
-    possible = start - 3 * float(costs.amin())
-    for step in range(20):
-        optimizer.zero_grad()
-        loss.objective(loss.costs(torch.rand(16, 9, generator=rng(step)))).backward()
-        optimizer.step()
-    assert float(loss.objective(loss.costs(uniform)).detach()) < start - 0.3 * possible
+        assert float(loss.objective(loss.costs(uniform))) < 0.5 * start
 
 
 def test_head_learns_to_read_classes_off_images():

@@ -212,6 +212,7 @@ def test_missing_files_are_named(tmp_path):
         lambda: VqOptions(codes=1),
         lambda: VqOptions(decay=1.0),
         lambda: StageOptions(shared=0),
+        lambda: StageOptions(final=1.5),
         lambda: WarcraftOptions(model="gan"),
         lambda: WarcraftOptions(compare=["nothing"]),
         lambda: WarcraftOptions(curve=[0.0]),

@@ -60,7 +60,7 @@ def test_without_data_designs_are_valid_and_apart(tmp_path):
         np.mean([(a != b).sum() for a, b in itertools.combinations(designs, 2)])
     )
     assert "works[Ada,Mon]" in (result.path / "report.html").read_text()
-    checked = run("genco/verify", [f"source={result.path}", "resolve=true"], folder=tmp_path / "v")
+    checked = run("genco/verify", [f"from={result.path}", "resolve=true"], folder=tmp_path / "v")
     assert checked.measurements[1].value == 12
 
 
@@ -71,18 +71,18 @@ def test_a_changed_design_of_a_model_is_named(tmp_path):
     kept["designs"][1, 5] ^= 1
     np.savez_compressed(made / "designs.npz", **kept)
     with pytest.raises(DataError, match=r"design 1: the design in designs\.npz is another one"):
-        run("genco/verify", [f"source={made}"], folder=tmp_path / "v")
+        run("genco/verify", [f"from={made}"], folder=tmp_path / "v")
 
 
 def test_with_data_designs_resemble_it(tmp_path):
-    """Data that prefer some days: forty steps bring the designs nearer than random costs are."""
+    """Data that prefer some days: fifteen steps bring the designs nearer than random costs are."""
     problem = compile_pyomo(build(), "works")
     wish = np.zeros((4, 7))
     wish[0, :2] = wish[1, 2:4] = wish[2, 5:] = -3.0
     costs = wish.ravel() + np.random.default_rng(0).normal(size=(80, 28))
     data = np.rint(HighsSolver().solve_costs(problem.instance(), costs, time_limit_s=9).x)
     np.save(tmp_path / "data.npy", data.astype(np.uint8))
-    fast = ["train.steps=40", "train.batch=16", "train.lr=0.01"]
+    fast = ["train.steps=15", "train.batch=16", "train.lr=0.01"]
     result = custom(tmp_path / "run", ROTA, f"data.path={tmp_path / 'data.npy'}", "n=60", *fast)
     got = named(result)
     assert got["valid", "ours"] == got["valid", "data"] == 1

@@ -40,7 +40,7 @@ def source(tmp_path_factory):
 @pytest.fixture(scope="module")
 def sampler(source, tmp_path_factory):
     here = create(tmp_path_factory.mktemp("sampler") / "run", OmegaConf.create({"seed": 0}))
-    yield recipe.Sampler(load_source(source), SamplingOptions(source=str(source), n=4, reference=4), here)
+    yield recipe.Sampler(load_source(source), SamplingOptions(from_=str(source), n=4, reference=4), here)
     here.release()
 
 
@@ -65,7 +65,7 @@ def sampler(source, tmp_path_factory):
 def test_rules_come_off_the_command_line_as_they_were_written(given, lines):
     from tian.config.compose import compose
 
-    assert list(compose("genco/sample", ["source=x", given])[0].constraint) == lines
+    assert list(compose("genco/sample", ["from=x", given])[0].constraint) == lines
 
 
 def test_a_rule_that_is_no_text_is_refused():
@@ -84,7 +84,7 @@ def test_a_rule_that_is_no_text_is_refused():
 )
 def test_options_out_of_range_are_named(options, said):
     with pytest.raises(InvalidInput, match=said):
-        SamplingOptions(source="x", **options)
+        SamplingOptions(from_="x", **options)
 
 
 # -- rules -------------------------------------------------------------------------------------------------------------
@@ -127,7 +127,7 @@ def test_every_kind_of_rule_holds_in_every_design(sampler, tmp_path, line):
 
 
 def test_asking_the_cheapest_question_first_changes_no_optimum(sampler, tmp_path):
-    lines = ["dist(player,key) >= 4"]
+    lines = ["dist(player,key) >= 3"]
     found = sampler.under(lines, 0, tmp_path)
     assert {"oracle", "mip"} == set(found.drawn.batch.route)  # else this test would say nothing
     problem = Extended.of(parse_rules(lines, sampler.base).level)
@@ -276,6 +276,19 @@ def test_no_design_at_all_is_an_error(source, tmp_path):
         runs.sample(source, tmp_path / "run", "n=2", "time_limit_s=1e-9", "constraint=count(enemy) == 2; connected")
 
 
+def test_a_run_to_verify_must_be_named(tmp_path):
+    with pytest.raises(InvalidInput, match="no run is named") as error:
+        run("genco/verify", [], folder=tmp_path / "run")
+    assert "from=DIR" in error.value.hint
+
+
+def test_without_a_run_a_generator_is_trained_first(tmp_path):
+    brief = ["train.plain=2", "train.through=1", "train.batch=4", "n=3", "reference=4", "constraint=count(wall) <= 60"]
+    result = run("genco/sample", brief, folder=tmp_path / "run")
+    assert next(m.value for m in result.measurements if m.name == "valid") == 1.0
+    assert result.config.train.lr == 2e-3
+
+
 def test_folders_that_are_no_trained_generator_are_named(tmp_path):
     with pytest.raises(DataError, match="is not a directory"):
         runs.sample(tmp_path / "nowhere", tmp_path / "a")
@@ -326,7 +339,7 @@ def test_held_out_sets_are_measured_one_by_one_and_together(source, tmp_path, mo
     assert runs.value(result, recipe.JSD, rules="held-out") == pytest.approx(np.mean(each))
     assert runs.value(result, f"largest {recipe.JSD}") == max(each)
     assert sorted(p.name for p in (result.path / "held_out").iterdir()) == ["01", "02"]
-    assert run("genco/verify", [f"source={result.path}"], folder=tmp_path / "v").measurements[0].value == 6
+    assert run("genco/verify", [f"from={result.path}"], folder=tmp_path / "v").measurements[0].value == 6
 
 
 def test_a_report_without_results_is_empty(tmp_path):

@@ -35,7 +35,7 @@ def copied(made, tmp_path):
 
 
 def verified(source, folder, *more):
-    return run("genco/verify", [f"source={source}", *more], folder=folder)
+    return run("genco/verify", [f"from={source}", *more], folder=folder)
 
 
 def test_a_record_holds_with_and_without_solving_again(copied, tmp_path):

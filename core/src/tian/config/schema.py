@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tian.config.origin import Origins, label
 from tian.errors import ConfigError, TianError, UnknownName
-from tian.plugins.options import build_options
+from tian.plugins.options import build_options, option_name
 from tian.plugins.registry import get_registry
 
 if TYPE_CHECKING:
@@ -77,10 +77,10 @@ def kind_of(tree: Mapping[str, Any], key: str) -> str | None:
     try:
         for part in parents:
             cls = _dataclass(typing.get_type_hints(cls).get(part)) if cls else None
-        field = next((f for f in dataclasses.fields(cls) if f.name == last), None) if cls else None
+        field = next((f for f in dataclasses.fields(cls) if option_name(f) == last), None) if cls else None
         if field is None:
             return None
-        hint = typing.get_type_hints(cls)[last]
+        hint = typing.get_type_hints(cls)[field.name]
     except (NameError, AttributeError, TypeError, SyntaxError):  # annotations at fault: said likewise
         return None
     mapping = _dataclass(hint) is not None or any((typing.get_origin(c) or c) is dict for c in _choices(hint))
@@ -136,7 +136,7 @@ def _missing(value: Any, key: str, origins: Origins) -> None:
 def _plain(value: Any) -> Any:
     """Options as the plain data `build_options` takes again; `asdict` would keep fields that it does not take."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
+        return {option_name(f): _plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
     if isinstance(value, Mapping):
         return {k: _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -173,7 +173,7 @@ def _default_components(cls: type, tree: dict[str, Any], prefix: str, origins: O
     except (NameError, AttributeError, TypeError, SyntaxError):  # annotations at fault: `build_options` says so
         return
     for f in dataclasses.fields(cls):
-        node = tree.get(f.name)
+        node = tree.get(option_name(f))
         inner = _dataclass(hints[f.name])
         if not isinstance(node, dict):
             continue
@@ -190,9 +190,9 @@ def _components(made: Any, tree: dict[str, Any], prefix: str, origins: Origins) 
     for f in dataclasses.fields(made):
         if not f.init:
             continue
-        key = f"{prefix}{f.name}"
+        key = f"{prefix}{option_name(f)}"
         role = f.metadata.get("role")
-        value = tree[f.name]
+        value = tree[option_name(f)]
         inner = getattr(made, f.name)
         if role and isinstance(value, dict):
             _component(role, value, key, origins)

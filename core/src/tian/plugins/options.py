@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import inspect
 import io
+import keyword
 import re
 import tokenize
 import types
@@ -82,6 +83,12 @@ def _hints(cls: type) -> dict[str, Any]:
         ) from error
 
 
+def option_name(f: dataclasses.Field[Any]) -> str:
+    """The name users write: that of the field, without the underscore behind a Python keyword (`from_` is `from`)."""
+    plain = f.name.removesuffix("_")
+    return plain if keyword.iskeyword(plain) else f.name
+
+
 def _required(f: dataclasses.Field[Any]) -> bool:
     return f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
 
@@ -92,6 +99,27 @@ def _default(f: dataclasses.Field[Any]) -> Any:
     if value is dataclasses.MISSING:
         value = None if f.default_factory is dataclasses.MISSING else f.default_factory()
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
+
+
+def _over_default(f: dataclasses.Field[Any], value: Any) -> Any:
+    """A mapping for a nested dataclass, completed by the field's own default, which may differ from the class's."""
+    if not isinstance(value, Mapping) or f.default_factory is dataclasses.MISSING:
+        return value
+    default = f.default_factory()
+    return _merged(default, value) if dataclasses.is_dataclass(default) else value
+
+
+def _merged(default: Any, value: Mapping[str, Any]) -> dict[str, Any]:
+    out = dict(value)
+    for f in dataclasses.fields(default):
+        name, own = option_name(f), getattr(default, f.name, None)
+        if not f.init:
+            continue
+        if name not in out:
+            out[name] = own
+        elif dataclasses.is_dataclass(own) and isinstance(out[name], Mapping):
+            out[name] = _merged(own, out[name])
+    return out
 
 
 def describe_options(cls: type | None) -> list[OptionDoc]:
@@ -105,7 +133,7 @@ def describe_options(cls: type | None) -> list[OptionDoc]:
     hints = _hints(cls)
     comments = field_comments(cls)
     return [
-        OptionDoc(f.name, type_name(hints[f.name]), _default(f), _required(f), comments.get(f.name, ""))
+        OptionDoc(option_name(f), type_name(hints[f.name]), _default(f), _required(f), comments.get(f.name, ""))
         for f in dataclasses.fields(cls)
         if f.init
     ]
@@ -204,23 +232,24 @@ def build_options(cls: type, values: Mapping[str, Any], *, where: Where | None =
     """
     origin = where or (lambda _key: "")
     hints = _hints(cls)
-    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
+    fields = {option_name(f): f for f in dataclasses.fields(cls) if f.init}
     made: dict[str, Any] = {}
     for name, value in ((str(k), v) for k, v in values.items()):
         key = f"{prefix}{name}"
         if name not in fields:
             raise ConfigError(f"there is no option {key!r}", where=origin(key), hint=nearest(name, list(fields)))
         try:
-            made[name] = convert(value, hints[name], where=where, key=key)
+            value = _over_default(fields[name], value)  # noqa: PLW2901
+            made[fields[name].name] = convert(value, hints[fields[name].name], where=where, key=key)
         except TypeError:
-            kind = type_name(hints[name])
+            kind = type_name(hints[fields[name].name])
             raise ConfigError(
                 f"option {key!r} must be {kind}, got {value!r} ({type(value).__name__})",
                 where=origin(key),
                 hint=f"give a value of type {kind}",
             ) from None
     for name, f in fields.items():
-        if name not in made and _required(f):
+        if f.name not in made and _required(f):
             raise ConfigError(
                 f"option {prefix + name!r} must be given",
                 where=f"options {cls.__qualname__}",

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 NOTE = (
     '<p class="note">Random costs on levels. Both solvers get each instance, in an order that is drawn; CPU time of this '
     "process, compilation apart. Objectives are computed from the answers, not taken from the solvers; costs are "
-    "multiplied by 1024 for both, so that HiGHS's absolute gap of 1e-6 is one of 1e-9 here. Worse: above the other "
+    "multiplied by 1024 for both, so that HiGHS's absolute gap of 1e-6 is one of 1e-9 here, which on jittered costs takes "
+    "it longer than at its ordinary gap. Worse: above the other "
     f"objective by more than {WORSE:g} of it. Route mip: too many enemies, or too many placements, so the solver under "
     "test asked HiGHS itself; only answers of other routes test it.</p>"
 )

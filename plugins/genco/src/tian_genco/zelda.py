@@ -19,9 +19,15 @@ from tian_genco.levels.make import VERSION, make_levels
 from tian_genco.levels.options import LevelSpec
 from tian_genco.levels.rules import LevelRules
 from tian_genco.levels.tiles import DOOR, KEY, PLAYER, TILES
+from tian_genco.sampling.draw import Drawn
+from tian_genco.sampling.record import save_levels
+from tian_genco.solving.diverse import Extended
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from tian.runs.rundir import Run
+    from tian.spec import SolutionBatch
     from tian.types import Measurement
     from tian_genco.options import LevelData, ZeldaOptions
 
@@ -58,14 +64,20 @@ def level_task(data: LevelData, *, seed: int) -> Task:
     if len(train) < 2:
         raise DataError(f"{len(train)} usable level is too few to learn from", where=str(data.path), hint="give more")
     height, width = train.shape[1:]
+    rules = LevelRules(height, width)
+
+    def record(folder: Path, costs: NDArray[np.float64], batch: SolutionBatch) -> None:
+        save_levels(folder, Drawn(costs, batch, (Extended.of(rules),) * len(batch)), rules)
+
     return Task(
-        problem=LevelRules(height, width),
+        problem=rules,
         layout=Layout(len(TILES), height, width),
         train=np.asarray(train),
         reference=np.asarray(reference),
         unique=[KEY, DOOR, PLAYER],
         label=label,
         title="levels",
+        record=record,
         gallery=lambda grids, captions: gallery_svg(
             grids, columns=6, captions=captions, alt=f"{len(grids)} levels, drawn as tiles"
         ),

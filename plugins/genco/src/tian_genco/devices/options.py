@@ -47,7 +47,7 @@ class DeviceData:
 class ObjectiveOptions:
     """The simulated loss: squared distance of the two transmissions to their targets, as a share of the targets'."""
 
-    weight: float = 20.0  # of the simulated loss beside the match with the data; 0: no arm sees it
+    weight: float = 3.0  # of the simulated loss beside the match with the data; 0: no arm sees it
     targets: list[float] = field(default_factory=lambda: [0.08, 0.04])  # currents into the upper and lower output
 
     def __post_init__(self) -> None:

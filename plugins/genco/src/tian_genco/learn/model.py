@@ -107,7 +107,7 @@ class DesignGenerator(Model):
             raise DataError(
                 f"no generator can be read from {folder}: {' '.join(str(error).split())[:200]}",
                 where=str(folder),
-                hint="give the folder of a finished run, e.g. from=runs/genco/zelda/...",
+                hint="give the folder of a finished run, e.g. runs/genco/zelda/...",
             ) from None
         return cls.of(shape, net)
 

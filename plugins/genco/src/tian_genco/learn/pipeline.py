@@ -236,9 +236,13 @@ def generate(task: Task, options: Any, *, run: Run) -> list[Measurement]:
     net.eval()
     DesignGenerator.of(pipeline.shape, net).save_weights(run.path / "generator")
     samples = pipeline.samples(net, options.train.costs)
+    np.savez_compressed(run.path / "raw.npz", raw=samples.raw)
     if not options.sample.solver:
         samples = replace(samples, grids=samples.raw)
-    np.savez_compressed(run.path / "designs.npz", designs=samples.grids, raw=samples.raw)
+    if options.sample.solver and options.sample.certify and task.record is not None:
+        task.record(run.path, samples.costs, samples.batch)
+    else:
+        np.savez_compressed(run.path / "designs.npz", designs=samples.grids)
     by = {"designs": "ours"}
     found = pipeline.validity(samples, by=by)
     found += judge.measure(samples.grids, by=by, run=run, trainer=options.trainer, seed=pipeline.seed, part="critic")

@@ -13,6 +13,7 @@ from tian_genco.learn.judge import Judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -41,6 +42,8 @@ class Task:
         label: where the designs come from, for reports.
         title: what the designs are, in the plural.
         gallery: grids and captions -> inline SVG.
+        record: folder, costs and answers -> the designs with their certificates, written into the folder;
+            None: designs alone.
     """
 
     problem: Problem
@@ -51,6 +54,7 @@ class Task:
     label: str
     title: str
     gallery: Callable[[NDArray[np.uint8], Sequence[str]], str]
+    record: Callable[[Path, NDArray[np.float64], SolutionBatch], Any] | None = None
 
     def judge(self, options: EvalOptions) -> Judge:
         """The measures against the reference designs."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from tian_genco.learn.model import seeded
-from tian_genco.maps.prior import CodePrior, PriorLoss
+from tian_genco.maps.prior import CodePrior, PriorLoss, mean_costs
 from tian_genco.maps.training import train
 from tian_genco.maps.vae import MapVAE, VaeLoss
 from tian_genco.maps.vqvae import VQVAE, CostHead
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tian_genco.maps.options import WarcraftOptions
     from tian_genco.paths.terrain import Bytes
 
+SHARED = "shared"  # part of the stage all arms have in common
 SAMPLE_SEED = 2**20  # offset: noise of samples is none of training's
 CHUNK = 250  # maps at a time outside training
 
@@ -70,7 +71,15 @@ class _Trained:
         ).numpy()
         return found
 
-    def train(self, model: nn.Module, batch: Any, *, steps: int, part: str, like: str = "") -> None:
+    def stage(self, model: nn.Module, batch: Any, *, part: str) -> None:
+        """The shared stage, or the steered one of an arm: the same batches for every arm, the rate falling."""
+        o = self.options.train
+        if part == SHARED:
+            self.train(model, batch, steps=o.shared, part=part)
+        else:
+            self.train(model, batch, steps=o.steered, part=part, like="steered", final=o.final)
+
+    def train(self, model: nn.Module, batch: Any, *, steps: int, part: str, like: str = "", final: float = 1.0) -> None:
         options = self.options
         train(
             model,
@@ -82,6 +91,7 @@ class _Trained:
             seed=self.seed,
             part=part,
             like=like,
+            final=final,
         )
 
 
@@ -98,15 +108,15 @@ class VaeArms(_Trained):
                 latent=options.vae.latent,
                 channels=options.vae.width,
             )
-        self._stage(self.vae, None, steps=options.train.shared, part="shared")
+        self._stage(self.vae, None, part=SHARED)
 
     def arm(self, objective: Objective | None, *, part: str) -> VaeArm:
         """See `Arms`."""
         vae = deepcopy(self.vae)
-        self._stage(vae, objective, steps=self.options.train.steered, part=part)
+        self._stage(vae, objective, part=part)
         return VaeArm(vae)
 
-    def _stage(self, vae: MapVAE, objective: Objective | None, *, steps: int, part: str) -> None:
+    def _stage(self, vae: MapVAE, objective: Objective | None, *, part: str) -> None:
         def batch(rng: torch.Generator) -> dict[str, Tensor]:
             classes = torch.from_numpy(self.maps.train.classes[self.rows(rng)].astype(np.int64))
             noise = torch.randn(len(classes), vae.latent, generator=rng)
@@ -114,7 +124,7 @@ class VaeArms(_Trained):
             return {"classes": classes, "noise": noise, "prior": prior}
 
         loss = VaeLoss(vae, self.levels, kl=self.options.vae.kl, objective=objective)
-        self.train(loss, batch, steps=steps, part=part, like="shared" if part == "shared" else "steered")
+        self.stage(loss, batch, part=part)
 
 
 class VaeArm:
@@ -174,7 +184,8 @@ class VqArms(_Trained):
         self.train(self.head, labelled, steps=o.head_steps, part="head")
         self.train(self.vqvae, pictures, steps=o.code_steps, part="codes")
         self.codes = self.codes_of(maps.train)
-        self._stage(self.prior, None, steps=options.train.shared, part="shared")
+        self.table = mean_costs(self.codes, torch.from_numpy(maps.levels[maps.train.classes]), o.codes)
+        self._stage(self.prior, None, part=SHARED)
 
     def pixels(self, maps: MapSet, rows: Any) -> Tensor:
         """Normalised images of some rows."""
@@ -190,17 +201,17 @@ class VqArms(_Trained):
     def arm(self, objective: Objective | None, *, part: str) -> VqArm:
         """See `Arms`."""
         prior = deepcopy(self.prior)
-        self._stage(prior, objective, steps=self.options.train.steered, part=part)
+        self._stage(prior, objective, part=part)
         return VqArm(self, prior)
 
-    def _stage(self, prior: CodePrior, objective: Objective | None, *, steps: int, part: str) -> None:
+    def _stage(self, prior: CodePrior, objective: Objective | None, *, part: str) -> None:
         def batch(rng: torch.Generator) -> dict[str, Tensor]:
             rows = self.rows(rng)
             uniform = torch.rand(self.options.objective.samples, self.height * self.width, generator=rng)
             return {"codes": self.codes[rows], "uniform": uniform}
 
-        loss = PriorLoss(prior, self.vqvae, self.head, self.levels, objective=objective)
-        self.train(loss, batch, steps=steps, part=part, like="shared" if part == "shared" else "steered")
+        loss = PriorLoss(prior, self.table, objective=objective)
+        self.stage(loss, batch, part=part)
 
 
 class VqArm:

@@ -90,12 +90,13 @@ class StageOptions:
     shared: int = 500  # steps without an objective, of the VAE or of the prior over codes
     steered: int = 500  # steps with it
     batch: int = 64  # training maps a step
-    lr: float = 2e-3  # of Adam, constant
+    lr: float = 2e-3  # of Adam, constant but for the steered stage
+    final: float = 0.1  # share of it at the end of the steered stage, a cosine away: arms are compared at rest
 
     def __post_init__(self) -> None:
-        if self.shared < 1 or self.steered < 1 or self.batch < 1 or self.lr <= 0:
+        if self.shared < 1 or self.steered < 1 or self.batch < 1 or self.lr <= 0 or not 0 <= self.final <= 1:
             raise InvalidInput(
-                f"need train.shared, steered and batch >= 1 and lr > 0, got {self.shared}, {self.steered}, {self.batch}, {self.lr}"
+                f"need train.shared, steered and batch >= 1, lr > 0 and final within 0..1, got {self.shared}, {self.steered}, {self.batch}, {self.lr}, {self.final}"
             )
 
 

@@ -8,11 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tian_genco.maps.vae import expected_costs
-
 if TYPE_CHECKING:
     from tian_genco.maps.objective import Objective
-    from tian_genco.maps.vqvae import VQVAE, CostHead
 
 EMBEDDING = 32  # length of a code's vector as the prior sees it
 
@@ -90,37 +87,28 @@ class CodePrior(nn.Module):
 class PriorLoss(nn.Module):
     """Nats of the codes of training maps, and the objective of maps drawn from the prior itself.
 
-    A drawn code is passed on as its one-hot vector, with the gradient of its probability given the codes before it
-    (straight-through, at each cell for itself), through the fixed decoder and the fixed head to the costs. There the
-    gradient of the path's cost is the path.
+    A cell costs what training cells with its code do on average. The drawn code counts in the cost, with the gradient
+    of its probability given the codes before it (straight-through, at each cell for itself); what a code does to later
+    ones is left out. The gradient of the path's cost is the path. Going through decoder and cost head instead was tried
+    and moved nothing: the head is so sure of its classes that its gradient vanishes.
 
     Args:
-        prior: trained in place; the only part with parameters that change.
-        vqvae: decodes.
-        head: reads costs.
-        levels: `[L]` cost of each class.
+        prior: trained in place.
+        table: `[K]` float32, >= 0, mean cost of each code.
         objective: of the samples; None for none.
     """
 
-    def __init__(
-        self, prior: CodePrior, vqvae: VQVAE, head: CostHead, levels: Tensor, *, objective: Objective | None
-    ) -> None:
+    def __init__(self, prior: CodePrior, table: Tensor, *, objective: Objective | None) -> None:
         super().__init__()
         self.prior, self.objective = prior, objective
-        self.vqvae = vqvae.requires_grad_(requires_grad=False)
-        self.head = head.requires_grad_(requires_grad=False)
-        self.levels: Tensor
-        self.register_buffer("levels", levels, persistent=False)
+        self.table: Tensor
+        self.register_buffer("table", table, persistent=False)
 
     def costs(self, uniform: Tensor) -> Tensor:
-        """Expected costs `[M, h, w]` of drawn maps, with a gradient to the prior; `uniform` as in `CodePrior.sample`."""
-        p = self.prior
-        codes = p.sample(uniform)
-        likely = p.logits(codes).softmax(dim=2)
-        chosen = functional.one_hot(codes.flatten(1), p.codes).to(likely.dtype)
-        vectors = (chosen + likely - likely.detach()) @ self.vqvae.codebook.vectors
-        grid = vectors.transpose(1, 2).reshape(len(codes), -1, p.height, p.width)
-        return expected_costs(self.head.logits(self.vqvae.decode(grid)), self.levels)
+        """Costs `[M, h, w]` of drawn maps, with a gradient to the prior; `uniform` as in `CodePrior.sample`."""
+        codes = self.prior.sample(uniform)
+        expected = self.prior.logits(codes).softmax(dim=2) @ self.table
+        return self.table[codes] + (expected - expected.detach()).view(codes.shape)
 
     def forward(self, codes: Tensor, uniform: Tensor) -> dict[str, Tensor]:
         """Scalars `loss`, `nats` and, with an objective, `objective`, for the codes `[B, h, w]` of training maps."""
@@ -130,3 +118,10 @@ class PriorLoss(nn.Module):
             out["objective"] = self.objective(self.costs(uniform))
             out["loss"] = nats + self.objective.weight * out["objective"]
         return out
+
+
+def mean_costs(codes: Tensor, costs: Tensor, number: int) -> Tensor:
+    """`[number]` float32: mean of `costs` (any shape) over the cells with each of the `codes`; of all where there are none."""
+    uses = torch.bincount(codes.flatten(), minlength=number)
+    sums = torch.bincount(codes.flatten(), weights=costs.flatten().double(), minlength=number)
+    return torch.where(uses > 0, sums / uses.clamp_min(1), costs.double().mean()).float()

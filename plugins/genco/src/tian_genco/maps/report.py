@@ -65,7 +65,7 @@ def told(results: dict[str, Any]) -> str:
     what = "a VAE of terrain classes" if results["model"] == "vae" else "a prior over the codes of a VQ-VAE of images"
     text = f"Samples of {what} are steered {how}{weight}."
     if results["model"] == "vqvae":
-        text += " Costs are read off the images by a network that never sees the steering."
+        text += " Costs of samples are read off their images by a network the steering never sees."
     if len(results["arms"]) > 1:
         text += " Below each other, maps of the same noise."
     return text

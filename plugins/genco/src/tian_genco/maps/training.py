@@ -1,4 +1,4 @@
-"""How every part here is trained: plain Adam at a constant rate, through the framework's `fit`."""
+"""How every part here is trained: plain Adam through the framework's `fit`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from tian.training.fit import fit
 from tian.training.loader import StepLoader
-from tian.training.module import TianModule
+from tian.training.module import TianModule, lr_share
 from tian.training.options import OptimOptions
 from tian_genco.learn.match import generator_of
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Adam(TianModule):
-    """`TianModule` without schedule or weight decay; all numbers the model returns beside the loss are metrics."""
+    """`TianModule` without weight decay; all numbers the model returns beside the loss are metrics."""
 
     @property
     def metrics(self) -> dict[str, Tensor]:
@@ -39,8 +39,12 @@ class Adam(TianModule):
         return loss
 
     def configure_optimizers(self) -> Any:
-        """Adam on what is trained."""
-        return torch.optim.Adam([p for p in self.model.parameters() if p.requires_grad], lr=self.optim.lr)
+        """Adam on what is trained, and the schedule of the options."""
+        optimizer = torch.optim.Adam([p for p in self.model.parameters() if p.requires_grad], lr=self.optim.lr)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: lr_share(step, steps=self.steps, warmup=0.0, final=self.optim.final)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def train(
@@ -54,6 +58,7 @@ def train(
     seed: int,
     part: str,
     like: str = "",
+    final: float = 1.0,
 ) -> None:
     """Train `model` in place, from its checkpoint when the run is resumed; leaves it in evaluation mode.
 
@@ -67,13 +72,14 @@ def train(
         seed: of the run.
         part: names the training within the run.
         like: takes the batches of the part of this name, so that trainings can be compared pair by pair.
+        final: share of the learning rate at the last step, a cosine away; 1: constant.
     """
     stream = (seed + zlib.crc32((like or part).encode())) % 2**32
 
     def at(step: int) -> dict[str, Tensor]:
         return batch(generator_of(stream, step))
 
-    module = Adam(model, optim=OptimOptions(lr=lr), steps=steps)
+    module = Adam(model, optim=OptimOptions(lr=lr, final=final), steps=steps)
     model.train()
     fit(module, StepLoader(at, steps=steps), replace(trainer, max_steps=steps), run=run, seed=stream, part=part)
     model.eval()

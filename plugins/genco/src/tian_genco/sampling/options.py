@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tian.errors import InvalidInput
+from tian_genco.learn.options import TrainOptions
 
 
 def rule_lines(given: Any) -> list[str]:
@@ -36,6 +38,22 @@ def rule_lines(given: Any) -> list[str]:
         else:
             lines += [line.strip() for line in part.split(";")]
     return [line for line in lines if line]
+
+
+def given(folder: str | None, what: str) -> Path:
+    """The folder named by the option `from`.
+
+    Raises:
+        InvalidInput: none is named.
+    """
+    if not folder:
+        raise InvalidInput("no run is named to start from", where="from", hint=f"set from=DIR, the folder of {what}")
+    return Path(folder)
+
+
+def brief() -> TrainOptions:
+    """A training of half a minute."""
+    return TrainOptions(plain=300, through=150)
 
 
 def highs() -> dict[str, Any]:
@@ -71,7 +89,8 @@ class ArchiveOptions:
 class SamplingOptions:
     """Options of `genco/sample`."""
 
-    source: str  # folder of a finished run of genco/zelda
+    from_: str | None = None  # folder of a finished run of genco/zelda; null: a generator that is trained first
+    train: TrainOptions = field(default_factory=brief)  # of that generator, without from
     n: int = 100  # designs
     constraint: Any = None  # rules in the tile language: one, several with ; between, or a list
     min_hamming: int = 0  # cells in which designs must differ pairwise; 0: no such rule
@@ -104,7 +123,7 @@ class SamplingOptions:
 class VerifyOptions:
     """Options of `genco/verify`."""
 
-    source: str  # folder of a run that left certificates
+    from_: str | None = None  # folder of a run that left certificates; must be given
     resolve: bool = False  # solve every instance again, which proves bounds and statuses too
     digest: str = ""  # what the run said when it was made, known from elsewhere; with it no change goes unseen
     time_limit_s: float = 60.0  # seconds for each solve
@@ -119,7 +138,7 @@ class VerifyOptions:
 class ModelOptions:
     """A model written in Pyomo."""
 
-    pyomo: str  # package.module:function that returns a ConcreteModel; it is executed
+    pyomo: str = "tian_genco.sampling.example:build"  # package.module:function that returns a ConcreteModel; executed
     costs: str | None = None  # name of the indexed binary Var that receives costs; null: the only one there is
 
 
@@ -134,7 +153,7 @@ class DesignData:
 class FitOptions:
     """How a small generator of costs is trained on the designs."""
 
-    steps: int = 300  # steps, each with two solves a design
+    steps: int = 100  # steps, each with two solves a design
     batch: int = 32  # designs a step
     hidden: int = 64  # width of the network
     lr: float = 3e-3  # peak learning rate
@@ -152,7 +171,7 @@ class FitOptions:
 class CustomOptions:
     """Options of `genco/custom`."""
 
-    model: ModelOptions
+    model: ModelOptions = field(default_factory=ModelOptions)
     data: DesignData = field(default_factory=DesignData)
     n: int = 100  # designs
     min_hamming: int = 0  # entries in which designs must differ pairwise; 0: no such rule

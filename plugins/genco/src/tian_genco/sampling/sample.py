@@ -24,7 +24,7 @@ from tian_genco.sampling.conflicts import refuse
 from tian_genco.sampling.draw import Drawn, draw
 from tian_genco.sampling.held_out import HELD_OUT, VERSION
 from tian_genco.sampling.record import cells_of, save_levels
-from tian_genco.sampling.source import load_source
+from tian_genco.sampling.source import load_source, train_source
 from tian_genco.solving.diverse import Extended
 
 if TYPE_CHECKING:
@@ -49,7 +49,9 @@ def sample(cfg: Any, run: Run) -> list[Measurement]:
     """
     options: SamplingOptions = options_of(cfg)
     torch.set_num_threads(options.threads)
-    sampler = Sampler(load_source(Path(options.source)), options, run)
+    sampler = Sampler(
+        load_source(Path(options.from_)) if options.from_ else train_source(options.train, run), options, run
+    )
     if options.held_out:
         return held_out(sampler)
     found = sampler.under(options.constraint, options.min_hamming, run.path)
@@ -187,7 +189,7 @@ class Sampler:
         batch = found.drawn.batch
         ways = [f"{route or 'solver'}, {s}" for route, s in zip(batch.route, batch.status, strict=True)]
         return {
-            "source": str(self.options.source),
+            "source": self.options.from_ or "trained in this run",
             "asked": self.options.n,
             "designs": len(found.grids),
             "routes": dict(sorted(Counter(ways).items())),
@@ -229,7 +231,9 @@ def held_out(sampler: Sampler) -> list[Measurement]:
         found = sampler.under(lines, 0, sampler.run.path / "held_out" / f"{k + 1:02}")
         out += sampler.measure(found, by={"rules": "; ".join(lines)})
         results.append({**sampler.about(found), "rules": list(lines)})
-    sampler.run.write_json(RESULTS, {"held_out": results, "version": VERSION, "source": str(sampler.options.source)})
+    sampler.run.write_json(
+        RESULTS, {"held_out": results, "version": VERSION, "source": sampler.options.from_ or "trained in this run"}
+    )
     by = {"rules": "held-out"}
     value = {name: np.array([m.value for m in out if m.name == name]) for name in ("valid", JSD, "time per design")}
     designs = sum(m.n for m in out if m.name == "valid")

@@ -12,14 +12,19 @@ from tian.runs.rundir import open_existing
 from tian_genco.grad.costs import Normaliser
 from tian_genco.learn.match import CostHead
 from tian_genco.learn.model import DesignGenerator
+from tian_genco.learn.pipeline import Pipeline
 from tian_genco.learn.task import costs_of
 from tian_genco.levels.rules import LevelRules
 from tian_genco.levels.tiles import TILES
+from tian_genco.options import ZeldaOptions
+from tian_genco.zelda import level_task
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tian.runs.rundir import Run
     from tian_genco.learn.generator import TileGenerator
+    from tian_genco.learn.options import TrainOptions
     from tian_genco.problem import Floats
 
 HINT = "give the folder of a finished run of genco/zelda"
@@ -42,6 +47,17 @@ class Source:
     def costs(self, n: int, *, seed: int) -> Floats:
         """Costs `[n, n_x]` float64 of n noise vectors."""
         return costs_of(self.net, self.head, n, seed=seed)[0]
+
+
+def train_source(train: TrainOptions, run: Run) -> Source:
+    """A generator of embedded levels, trained in this run as `genco/zelda` does it."""
+    options = ZeldaOptions(train=train)
+    pipeline = Pipeline(level_task(options.data, seed=int(run.config.seed)), options, run, seed=int(run.config.seed))
+    net = pipeline.fresh()
+    pipeline.plain(net, train, critic=None)
+    pipeline.through(net, train, options.grad, critic=None)
+    rules = LevelRules(pipeline.task.layout.height, pipeline.task.layout.width)
+    return Source(net.eval(), pipeline.head(train.costs), rules)
 
 
 def load_source(path: Path) -> Source:

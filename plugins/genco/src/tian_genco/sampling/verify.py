@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tian.config.compose import options_of
 from tian.errors import DataError
 from tian.types import Measurement
+from tian_genco.sampling.options import given
 from tian_genco.sampling.record import PROBLEM, check
 
 if TYPE_CHECKING:
@@ -26,14 +26,14 @@ def verify_run(cfg: Any, run: Run) -> list[Measurement]:
         in the report (`tian report`).
     """
     options: VerifyOptions = options_of(cfg)
-    source = Path(options.source)
+    source = given(options.from_, "a run that left certificates")
     if not source.is_dir():
-        raise DataError(f"{source} is not a directory", where="source", hint="give the folder of a run")
+        raise DataError(f"{source} is not a directory", where="from", hint="give the folder of a run")
     folders = sorted(file.parent for file in source.rglob(PROBLEM))
     if not folders:
         raise DataError(
             f"{source} holds no certificates ({PROBLEM} is in none of its folders)",
-            where="source",
+            where="from",
             hint="give the folder of a run of genco/sample or genco/custom",
         )
     solver = run.load("solver", options.solver) if options.resolve else None
