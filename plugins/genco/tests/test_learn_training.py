@@ -296,3 +296,21 @@ def test_the_same_seed_gives_the_same_levels_and_another_others():
     assert np.array_equal(a.train, b.train)
     assert not np.array_equal(a.train, c.train)
     assert not np.array_equal(a.train, a.reference)
+
+
+def test_rooms_are_learned_under_their_own_rules(tmp_path):
+    rows = ["W" * 11] * 2 + ["WW" + "F" * 7 + "WW"] * 12 + ["W" * 11] * 2
+    folder = tmp_path / "rooms"
+    folder.mkdir()
+    for i in range(3):
+        one = [*rows]
+        one[5] = "WW" + "F" * i + "BM" + "F" * (5 - i) + "WW"
+        (folder / f"tloz{i}_1.txt").write_text("\n".join(one) + "\n")
+    brief = ("data.preset=vglc-room", f"data.path={folder}", "eval.k=1", "train.reals=3", "train.batch=2", "sample.n=2")
+    highs = ("solver=genco/highs", "sampler=genco/highs", "train.plain=2", "train.through=1")
+    result = go(tmp_path, *brief, *highs)
+    assert value(result, "valid") == 1.0
+    with pytest.raises(InvalidInput, match="kind"):
+        go(tmp_path, *brief, name="oracle")
+    with pytest.raises(InvalidInput, match=r"data\.path"):
+        go(tmp_path, "data.preset=vglc-room", name="nowhere")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from tian.errors import InvalidInput
 from tian.training.options import TrainerOptions
@@ -16,6 +16,9 @@ class LevelData:
     """Levels to learn from."""
 
     path: str | None = None  # a level file or a folder of them (GVGAI text, *.txt); null: levels made on the spot
+    preset: Literal["zelda", "vglc-room"] = (
+        "zelda"  # which rules and files: playable levels, or dungeon rooms of the VGLC (needs path and solver=highs)
+    )
     skip_bad: bool = False  # leave out unusable files, and count them, instead of stopping at the first
     height: int = 9  # rows of the levels that are made
     width: int = 13  # columns of the levels that are made
@@ -25,6 +28,8 @@ class LevelData:
     def __post_init__(self) -> None:
         if self.height < 7 or self.width < 7:
             raise InvalidInput(f"data.height and width must be >= 7, got {self.height} x {self.width}")
+        if self.preset == "vglc-room" and self.path is None:
+            raise InvalidInput("data.preset=vglc-room needs data.path", hint="set data.path=FOLDER of tloz*.txt files")
         if self.train < 2 or self.reference < 2:
             raise InvalidInput(f"data.train and reference must be >= 2, got {self.train} and {self.reference}")
 

@@ -17,8 +17,10 @@ from tian_genco.levels.draw import gallery_svg
 from tian_genco.levels.files import load_levels
 from tian_genco.levels.make import VERSION, make_levels
 from tian_genco.levels.options import LevelSpec
+from tian_genco.levels.room import RoomRules
 from tian_genco.levels.rules import LevelRules
-from tian_genco.levels.tiles import DOOR, KEY, PLAYER, TILES
+from tian_genco.levels.tiles import DOOR, EMPTY, ENEMY1, ENEMY3, KEY, PLAYER, TILES, WALL
+from tian_genco.levels.vglc import HEIGHT, ROOM_TILES, WIDTH, load_rooms
 from tian_genco.sampling.draw import Drawn
 from tian_genco.sampling.record import save_levels
 from tian_genco.solving.diverse import Extended
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from tian.types import Measurement
     from tian_genco.options import LevelData, ZeldaOptions
 
+# Tiles of rooms (wall, floor, block, monster, element, element-floor, element-block, door, stair) drawn as those of levels.
+DRAWN_AS = np.array([WALL, EMPTY, WALL, ENEMY1, ENEMY3, EMPTY, WALL, DOOR, KEY], np.uint8)
 REFERENCE_SEED = 2**30  # offset: reference levels are none of those learned from
 
 
@@ -51,6 +55,8 @@ def level_task(data: LevelData, *, seed: int) -> Task:
     Raises:
         DataError: fewer than two usable levels.
     """
+    if data.preset == "vglc-room":
+        return room_task(Path(str(data.path)))
     if data.path is None:
         spec = LevelSpec(height=data.height, width=data.width)
         train = make_levels(data.train, seed=seed, spec=spec)
@@ -80,5 +86,33 @@ def level_task(data: LevelData, *, seed: int) -> Task:
         record=record,
         gallery=lambda grids, captions: gallery_svg(
             grids, columns=6, captions=captions, alt=f"{len(grids)} levels, drawn as tiles"
+        ),
+    )
+
+
+def room_task(path: Path) -> Task:
+    """Dungeon rooms of the VGLC; they are the reference as well.
+
+    Raises:
+        DataError: no rooms, or fewer than two that obey the rules of a room.
+    """
+    rules, layout = RoomRules(), Layout(len(ROOM_TILES), HEIGHT, WIDTH)
+    rooms = load_rooms(path)
+    good = rooms[[not rules.broken(x) for x in layout.x(rooms)]]
+    if len(good) < 2:
+        raise DataError(
+            f"{len(good)} of {len(rooms)} rooms obey the rules of a room, too few to learn from", where=str(path)
+        )
+    label = f"{len(good)} rooms from {path.name}, {len(rooms) - len(good)} others break the rules of a room"
+    return Task(
+        problem=rules,
+        layout=layout,
+        train=good,
+        reference=good,
+        unique=[],
+        label=label,
+        title="rooms",
+        gallery=lambda grids, captions: gallery_svg(
+            DRAWN_AS[grids], columns=6, captions=captions, alt=f"{len(grids)} rooms, drawn with the tiles of levels"
         ),
     )
