@@ -166,6 +166,12 @@ def tian_register_configs(register: Any) -> None:
 
 
 @hookimpl
+def tian_register_claims(register: Any) -> None:
+    """Register the claims of the paper and of ours."""
+    register("tian_genco.claims:CLAIMS")
+
+
+@hookimpl
 def tian_report_sections(run: Any) -> list[Any]:
     """Sections of the report of a run of ours."""
     module = STUDIES.get(str(run.config.recipe))

@@ -85,7 +85,7 @@ def level_task(data: LevelData, *, seed: int) -> Task:
         title="levels",
         record=record,
         gallery=lambda grids, captions: gallery_svg(
-            grids, columns=6, captions=captions, alt=f"{len(grids)} levels, drawn as tiles"
+            grids, columns=4, captions=captions, alt=f"{len(grids)} levels, drawn as tiles"
         ),
     )
 

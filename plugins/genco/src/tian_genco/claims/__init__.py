@@ -3,6 +3,6 @@
 Bars change only with a decision in `docs/adr`.
 """
 
-from tian_genco.claims import levels
+from tian_genco.claims import devices, levels, maps, sampling
 
-CLAIMS = [*levels.CLAIMS]
+CLAIMS = [*levels.CLAIMS, *maps.CLAIMS, *devices.CLAIMS, *sampling.CLAIMS]

@@ -23,7 +23,7 @@ OF_LEVELS, OF_PAIRS = "genco/trained-through-a-solver", "genco/beats-repair"  # 
 
 def _tiny(*overrides: str, control: tuple[str, ...], **more: Any) -> dict[str, Check]:
     """A check on the generator of `genco/zelda`."""
-    shared: dict[str, Any] = {"seeds": 4, "budget_s": 640.0, "stands_in": STAND_IN, "worlds": WORLDS}
+    shared: dict[str, Any] = {"seeds": 3, "budget_s": 360.0, "stands_in": STAND_IN, "worlds": WORLDS}
     overrides = ("eval.critic_steps=0", *overrides)
     return {"tiny": Check(config="genco/zelda", overrides=overrides, control=control, **{**shared, **more})}
 
@@ -58,8 +58,8 @@ CLAIMS = [
             metric="valid",
             by={"designs": "ours"},
             holds=Ge(1.0),
-            seeds=2,
-            budget_s=120.0,
+            seeds=1,
+            budget_s=70.0,
         ),
     ),
     Claim(
@@ -88,8 +88,8 @@ CLAIMS = [
             by={"designs": "ours"},
             holds=Ge(5.0),
             seeds_of=OF_LEVELS,
-            seeds=3,
-            budget_s=480.0,
+            seeds=2,
+            budget_s=240.0,
         ),
     ),
     Claim(

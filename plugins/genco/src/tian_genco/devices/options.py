@@ -64,6 +64,7 @@ class ObjectiveOptions:
 class DeviceOptions:
     """Options of `genco/device`: a stand-in for photonics, resistor networks instead of electromagnetics."""
 
+    postprocess: int = 450  # steps of that arm's second stage, as long in CPU time as `train.through` with the solver
     arms: list[str] = field(default_factory=lambda: list(ARMS))  # ways of training that are compared
     data: DeviceData = field(default_factory=DeviceData)
     objective: ObjectiveOptions = field(default_factory=ObjectiveOptions)

@@ -86,7 +86,7 @@ def first_stage(pipeline: Pipeline, net: TileGenerator, objective: Objective | N
 def second_stage(
     pipeline: Pipeline, net: TileGenerator, objective: Objective | None, *, solved: bool, part: str
 ) -> dict[str, Any]:
-    """`train.through` steps, in place, on the solver's designs or still on the most likely ones.
+    """`train.through` steps, in place, on the solver's designs, or `postprocess` steps still on the most likely ones.
 
     Returns:
         Counts of the solves, empty without any.
@@ -98,7 +98,8 @@ def second_stage(
     def designs(logits: Tensor) -> Tensor:
         return straight_through(logits) if layer is None else head.layout.planes(layer(head(logits)))
 
-    _stage(pipeline, net, designs, objective, steps=train.through, lr=train.lr_through, stage=2, part=part, layer=layer)
+    steps = train.through if solved else pipeline.options.postprocess
+    _stage(pipeline, net, designs, objective, steps=steps, lr=train.lr_through, stage=2, part=part, layer=layer)
     return {} if layer is None else layer.counts()
 
 

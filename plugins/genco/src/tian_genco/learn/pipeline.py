@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from tian_genco.learn.task import Samples, Task
 
 FILTERS = 1  # seed offset of the filters of training; the held-out measure uses others
-SHOWN = 24  # designs in a gallery
+SHOWN = 20  # designs in a gallery
 
 
 class Pipeline:
@@ -221,7 +221,7 @@ def share(name: str, good: NDArray[np.float64], by: dict[str, str]) -> Measureme
     n, p, z = len(good), float(good.mean()), 1.96
     middle, half = (p + z * z / (2 * n)), z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
     low, high = ((middle + s * half) / (1 + z * z / n) for s in (-1, 1))
-    return Measurement(name, p, "1", n, (min(low, p), max(high, p)), higher_is_better=True, by=by)
+    return Measurement(name, p, "1", n, (max(0.0, min(low, p)), min(1.0, max(high, p))), higher_is_better=True, by=by)
 
 
 def generate(task: Task, options: Any, *, run: Run) -> list[Measurement]:

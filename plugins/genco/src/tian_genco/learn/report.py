@@ -53,5 +53,8 @@ def sections(run: Run) -> list[Section]:
     drawn = gallery.read_text(encoding="utf-8") if gallery.exists() else ""
     return [
         Section(title, f"{''.join(lines)}<!--plot-->{drawn}"),
-        Section("Against the data", f'{measures_table(metrics)}<p class="note">{escape(HINT)}</p>'),
+        Section(
+            "Against the data",
+            f'{measures_table(metrics)}<p class="note">Density and coverage with k = {run.config.eval.k}. {escape(HINT)}</p>',
+        ),
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tian.errors import InvalidInput
 from tian_genco.learn.options import TrainOptions
@@ -86,6 +86,18 @@ class ArchiveOptions:
 
 
 @dataclass
+class TamperOptions:
+    """Forged certificates, to see whether they are found out."""
+
+    n: int = 0  # forgeries
+    checks: Literal["all", "chain"] = "all"  # what they must get past: all of genco/verify, or digests alone
+
+    def __post_init__(self) -> None:
+        if self.n < 0:
+            raise InvalidInput(f"tamper.n must be >= 0, got {self.n}")
+
+
+@dataclass
 class SamplingOptions:
     """Options of `genco/sample`."""
 
@@ -98,6 +110,8 @@ class SamplingOptions:
     time_limit_s: float = 60.0  # seconds for each solve
     reference: int = 1000  # designs without the rules that patterns are compared with
     held_out: bool = False  # in place of constraint: the 20 sets of rules nobody tuned anything on, n designs each
+    enforce: bool = True  # false: draw without the rules and only look whether they are met; for comparison
+    tamper: TamperOptions = field(default_factory=TamperOptions)
     archive: ArchiveOptions = field(default_factory=ArchiveOptions)
     solver: dict[str, Any] = field(
         default_factory=highs, metadata={"role": "solver"}

@@ -25,6 +25,7 @@ from tian_genco.sampling.draw import Drawn, draw
 from tian_genco.sampling.held_out import HELD_OUT, VERSION
 from tian_genco.sampling.record import cells_of, save_levels
 from tian_genco.sampling.source import load_source, train_source
+from tian_genco.sampling.tamper import found_out
 from tian_genco.solving.diverse import Extended
 
 if TYPE_CHECKING:
@@ -56,6 +57,16 @@ def sample(cfg: Any, run: Run) -> list[Measurement]:
         return held_out(sampler)
     found = sampler.under(options.constraint, options.min_hamming, run.path)
     measured = sampler.measure(found, by={"designs": "ours"})
+    if options.tamper.n:
+        noticed = found_out(
+            found.drawn,
+            cells_of(sampler.base),
+            n=options.tamper.n,
+            checks=options.tamper.checks,
+            seed=sampler.seed,
+            run=run,
+        )
+        measured.append(share("forgeries found out", noticed.astype(np.float64), {"designs": "ours"}))
     results = {**sampler.about(found), "rules": options.constraint, "min_hamming": found.min_hamming}
     if options.archive.measures:
         results["archive"] = sampler.archive(found)
@@ -122,7 +133,7 @@ class Sampler:
         apart = max(min_hamming, request.hamming)
         limit = self.options.time_limit_s
         drawn = draw(
-            Extended.of(level),
+            Extended.of(level if self.options.enforce else self.base),
             self.costs,
             solver=self.solver,
             time_limit_s=limit,
@@ -145,7 +156,8 @@ class Sampler:
             kept = kept[np.isin(kept, first) | ~drawn.batch.found]
         repeated = len(drawn.costs) - len(kept)
         drawn = drawn.take(kept)
-        digest = save_levels(folder, drawn, self.base, rules=lines, min_hamming=apart)
+        kept_rules = lines if self.options.enforce else ()
+        digest = save_levels(folder, drawn, self.base, rules=kept_rules, min_hamming=apart)
         found = drawn.batch.found
         increase = (drawn.batch.objective - self.free.objective[kept])[found]
         grids = self._grids(drawn.batch)
@@ -167,9 +179,9 @@ class Sampler:
         timeouts = batch.status.count("timeout")
         if timeouts:
             out.append(Measurement("timeouts", timeouts, "1", len(batch), higher_is_better=False, by=by))
+        least = float(_distances(grids).min(initial=grids[0].size))
+        out.append(Measurement("least distance", least, "cells", len(grids), higher_is_better=True, by=by))
         if found.min_hamming:
-            least = float(_distances(grids).min(initial=grids[0].size))
-            out.append(Measurement("least distance", least, "cells", len(grids), higher_is_better=True, by=by))
             out.append(Measurement("no more exist", float(found.drawn.exhausted), "1", 1, by=by))
         return out
 

@@ -10,8 +10,8 @@ from tian.claims.promises import promises, unanswered
 from tian.claims.store import definition
 
 ROOT = Path(__file__).parents[1]
-LOCKS = {"kvcache": ROOT / "plugins" / "kvcache" / "claims.lock.json"}
-BUDGETS = {"kvcache": 6}  # minutes on two cores, scale tiny
+LOCKS = {name: ROOT / "plugins" / name / "claims.lock.json" for name in ("genco", "kvcache")}
+BUDGETS = {"genco": 10, "kvcache": 6}  # minutes on two cores, scale tiny
 
 
 def test_every_promise_of_the_papers_is_claimed_or_not_testable_or_open():
