@@ -17,8 +17,9 @@ from tian.plugins.registry import get_registry, role_class
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 KVCACHE = ROOT / "plugins" / "kvcache" / "README.md"
+GENCO = ROOT / "plugins" / "genco" / "README.md"
 CORE = ROOT / "core" / "README.md"
-PAGES = [*sorted(DOCS.rglob("*.md")), *sorted(ROOT.glob("*.md")), KVCACHE, CORE]
+PAGES = [*sorted(DOCS.rglob("*.md")), *sorted(ROOT.glob("*.md")), GENCO, KVCACHE, CORE]
 ERRORS = [e for e in vars(errors).values() if isinstance(e, type) and issubclass(e, errors.TianError)]
 
 

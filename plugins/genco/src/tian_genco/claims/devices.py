@@ -35,8 +35,8 @@ CLAIMS = [
                 "arms=[through+objective]",
                 metric="simulated loss",
                 holds=Le(0.12),
-                seeds=3,
-                budget_s=360.0,
+                seeds=2,
+                budget_s=180.0,
             )
         },
     ),
@@ -47,6 +47,11 @@ CLAIMS = [
         says=(
             "and it is at most 0.95 of that of a generator trained with the same loss on unrepaired designs for the same CPU "
             "time and repaired afterwards"
+        ),
+        expected="fails",
+        because=(
+            "at equal steps the ratio was 0.79, 0.96 and 0.85 on development seeds, but the solver doubles the time of a step; "
+            "given that time too, post-processing came out ahead, 1.14 on seed 1"
         ),
         checks={
             "cpu": _check(

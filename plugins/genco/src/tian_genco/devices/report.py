@@ -48,7 +48,7 @@ def sections(run: Run) -> list[Section]:
     training = run.read_json(TRAINING) or {}
     cpu = "; ".join(f"{arm} {t['seconds']['second']:.0f} s" for arm, t in training.items())
     note = (
-        f"All ways take the same steps, start and noise. CPU of the second stage: {cpu}. The ratio to {BASE} is of means "
+        f"All ways share start and noise. CPU of the second stage, meant to be equal: {cpu}. The ratio to {BASE} is of means "
         f"over designs from the same noise. {HINT}"
     )
     title = f"Simulated loss (resistor network): {said}" if said else "Devices (resistor network)"
