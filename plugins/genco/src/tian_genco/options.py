@@ -8,7 +8,7 @@ from typing import Any, Literal
 from tian.errors import InvalidInput
 from tian.training.options import TrainerOptions
 from tian_genco.grad.options import GradOptions
-from tian_genco.learn.options import EvalOptions, GeneratorOptions, SampleOptions, TrainOptions, small_trainer
+from tian_genco.learn.options import EvalOptions, GeneratorOptions, LevelSampleOptions, TrainOptions, small_trainer
 
 
 @dataclass
@@ -63,7 +63,7 @@ class ZeldaOptions:
         default_factory=lambda: {"use": "genco/level-oracle", "limit": "exact"}, metadata={"role": "solver"}
     )
     solve: SolveOptions = field(default_factory=SolveOptions)
-    sample: SampleOptions = field(default_factory=SampleOptions)
+    sample: LevelSampleOptions = field(default_factory=LevelSampleOptions)
     eval: EvalOptions = field(default_factory=EvalOptions)
     trainer: TrainerOptions = field(default_factory=small_trainer)
     threads: int = 1  # CPU threads; the order of sums, and with it every later digit, depends on them

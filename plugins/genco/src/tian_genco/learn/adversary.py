@@ -64,7 +64,7 @@ class Adversarial(LightningModule):
     def training_step(self, batch: dict[str, Tensor], _index: int) -> None:
         """`critic_steps` steps of the critic, then one of the generator, each with noise of its own."""
         of_net, of_critic = self.optimizers()
-        distance = torch.zeros(())
+        distance = torch.zeros((), device=self.device)
         for k in range(self.train_options.critic_steps if self.train_options.adversary == "updated" else 0):
             real = self.real[batch["index"][k]]
             with torch.no_grad():

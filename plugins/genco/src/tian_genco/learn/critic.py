@@ -57,7 +57,7 @@ class TileCritic(nn.Module):
     def forward(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         """`{"loss": ...}` of telling `real` from `fake`, both `[B, T, H, W]`."""
         scores = torch.cat([self.score(real), self.score(fake)])
-        truth = torch.cat([torch.ones(len(real)), torch.zeros(len(fake))])
+        truth = torch.cat([scores.new_ones(len(real)), scores.new_zeros(len(fake))])
         return {"loss": functional.binary_cross_entropy_with_logits(scores, truth)}
 
 

@@ -74,12 +74,18 @@ class SampleOptions:
     """What is drawn from the trained generator."""
 
     n: int = 1000  # designs
-    certify: bool = True  # write a certificate of each design, which genco/verify checks (some 10 ms a design)
-    solver: bool = True  # false: the most likely tiles as they are, which mostly break rules; for comparison
 
     def __post_init__(self) -> None:
         if self.n < 2:
             raise InvalidInput(f"sample.n must be >= 2, got {self.n}")
+
+
+@dataclass
+class LevelSampleOptions(SampleOptions):
+    """The same for levels."""
+
+    certify: bool = True  # write a certificate of each design, which genco/verify checks (some 10 ms a design)
+    solver: bool = True  # false: the most likely tiles as they are, which mostly break rules; for comparison
 
 
 @dataclass
