@@ -18,7 +18,7 @@ help:
 	@echo "make dist      wheels of every distribution in dist/"
 
 $(VENV)/installed: constraints.txt $(PROJECTS)
-	@echo "installing into $(VENV) (1.4 GB with a CPU build of torch) ..."
+	@echo "installing into $(VENV) (1.8 GB with a CPU build of torch) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) "torch==2.13.0" "setuptools>=77,<82" wheel
 	@$(PIP) --no-build-isolation --editable "./core[hf]" --editable ./kernels --editable ./plugins/kvcache --editable ./plugins/genco

@@ -58,7 +58,7 @@ CLAIMS = [
                 "arms=[postprocess,through+objective]",
                 metric="simulated loss over that of post-processing",
                 holds=Le(0.95),
-                seeds=5,
+                seeds=3,
                 budget_s=3000.0,
             )
         },

@@ -56,7 +56,7 @@ CLAIMS = [
                 control="enforce=false",
                 metric="largest pattern JSD over unconstrained",
                 holds=Le(0.05),
-                seeds=3,
+                seeds=2,
                 budget_s=900.0,
                 seeds_of="",
             )

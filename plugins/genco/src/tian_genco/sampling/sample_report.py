@@ -38,7 +38,8 @@ def sections(run: Run) -> list[Section]:
         return _held_out(results, metrics)
     value = {m["name"]: m for m in metrics if m["by"].get("designs") == "ours"}
     count, asked = results["designs"], results["asked"]
-    title = f"{count} levels under {len(results['rules'])} further rules"
+    rules = len(results["rules"])
+    title = f"{count} levels under {rules} further rule{'s' * (rules != 1)}"
     if "valid" in value:
         title += f", {value['valid']['value']:.0%} valid"
     lines = [f"<p>Generator: {escape(results['source'])}, not trained again.</p>"]
@@ -54,7 +55,7 @@ def sections(run: Run) -> list[Section]:
         lines.append(f"<p>{asked} were asked for; {results['repeated']} repeated others, the rest ran out of time.</p>")
     lines.append(f"<p>Found by: {escape(', '.join(f'{k}: {v}' for k, v in results['routes'].items()))}.</p>")
     lines.append(
-        f"<p>Each is certified; digest <code>{results['digest']}</code>. Prove it again: "
+        f"<p>Each is certified; digest <code style="word-break:break-all">{results['digest']}</code>. Prove it again: "
         f"<code>tian run genco/verify from={escape(str(run.path))}</code></p>"
     )
     with np.load(run.path / DESIGNS) as file:
