@@ -55,7 +55,7 @@ def sections(run: Run) -> list[Section]:
         lines.append(f"<p>{asked} were asked for; {results['repeated']} repeated others, the rest ran out of time.</p>")
     lines.append(f"<p>Found by: {escape(', '.join(f'{k}: {v}' for k, v in results['routes'].items()))}.</p>")
     lines.append(
-        f"<p>Each is certified; digest <code style="word-break:break-all">{results['digest']}</code>. Prove it again: "
+        f'<p>Each is certified; digest <code style="word-break:break-all">{results["digest"]}</code>. Prove it again: '
         f"<code>tian run genco/verify from={escape(str(run.path))}</code></p>"
     )
     with np.load(run.path / DESIGNS) as file:
