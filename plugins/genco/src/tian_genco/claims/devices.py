@@ -31,12 +31,12 @@ CLAIMS = [
             "simulated loss of at most 0.12; without that loss they do not (the data have 0.22)"
         ),
         checks={
-            "tiny": _check(
+            "cpu": _check(
                 "arms=[through+objective]",
                 metric="simulated loss",
                 holds=Le(0.12),
-                seeds=2,
-                budget_s=180.0,
+                seeds=3,
+                budget_s=900.0,
             )
         },
     ),

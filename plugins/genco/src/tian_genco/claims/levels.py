@@ -24,7 +24,7 @@ OF_LEVELS, OF_PAIRS = "genco/trained-through-a-solver", "genco/beats-repair"  # 
 
 def _tiny(*overrides: str, control: tuple[str, ...], **more: Any) -> dict[str, Check]:
     """A check on the generator of `genco/zelda`."""
-    shared: dict[str, Any] = {"seeds": 3, "budget_s": 360.0, "stands_in": STAND_IN, "worlds": WORLDS}
+    shared: dict[str, Any] = {"seeds": 4, "budget_s": 480.0, "stands_in": STAND_IN, "worlds": WORLDS}
     overrides = ("eval.critic_steps=0", "sample.certify=false", *overrides)
     return {"tiny": Check(config="genco/zelda", overrides=overrides, control=control, **{**shared, **more})}
 
@@ -77,7 +77,7 @@ CLAIMS = [
             by={"designs": "ours"},
             holds=Ge(1.0),
             seeds=1,
-            budget_s=70.0,
+            budget_s=100.0,
         ),
     ),
     Claim(
@@ -108,7 +108,7 @@ CLAIMS = [
             holds=Ge(5.0),
             seeds_of=OF_LEVELS,
             seeds=2,
-            budget_s=240.0,
+            budget_s=260.0,
         ),
     ),
     Claim(
