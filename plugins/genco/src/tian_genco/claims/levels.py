@@ -77,7 +77,7 @@ CLAIMS = [
             by={"designs": "ours"},
             holds=Ge(1.0),
             seeds=1,
-            budget_s=100.0,
+            budget_s=80.0,
         ),
     ),
     Claim(

@@ -15,7 +15,7 @@ WORLDS = (World("terrain", 1, "tian_genco:paths/terrain.py"),)
 
 def _check(scale: str, kind: str, **more: Any) -> dict[str, Check]:
     """A check of `genco/warcraft`; the control has another objective."""
-    shared: dict[str, Any] = {"seeds": 4, "budget_s": 212.0, "stands_in": STAND_IN, "worlds": WORLDS}
+    shared: dict[str, Any] = {"seeds": 5, "budget_s": 265.0, "stands_in": STAND_IN, "worlds": WORLDS}
     overrides = ("objective.kind=path", "compare=[none]")
     check = Check(
         config="genco/warcraft", overrides=overrides, control=(f"objective.kind={kind}",), **{**shared, **more}

@@ -8,7 +8,7 @@ from tian.claims import Check, Claim, Ge, Le
 from tian_genco.claims.levels import STAND_IN, WORLDS
 
 OF = "genco/new-rules-without-training"  # whose seeds the others use
-APART = ("n=16", "reference=20", "min_hamming=24", "tamper.n=1000")
+APART = ("n=16", "reference=20", "min_hamming=24", "tamper.n=1000", "train.plain=100", "train.through=50")
 
 
 def _check(*overrides: str, control: str, **more: Any) -> Check:
@@ -73,7 +73,7 @@ CLAIMS = [
                 metric="least distance",
                 holds=Ge(24.0),
                 seeds=1,
-                budget_s=70.0,
+                budget_s=60.0,
             )
         },
     ),
@@ -90,7 +90,7 @@ CLAIMS = [
                 control="tamper.checks=chain",
                 metric="forgeries found out",
                 holds=Ge(1.0),
-                budget_s=70.0,
+                budget_s=60.0,
             )
         },
     ),

@@ -84,6 +84,7 @@ class Judge:
 
         Intervals are over designs (normal); numbers of the whole set have none here, they get one over seeds.
         """
+        grids = grids[: self.options.most]
         out = [_measurement(name, value, len(grids), by) for name, value in self.numbers(grids).items()]
         if self.options.critic_steps:
             real, fake = (self.planes(g[: len(grids)]) for g in (self.train, grids))

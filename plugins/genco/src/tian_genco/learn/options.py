@@ -93,11 +93,14 @@ class EvalOptions:
     """How the samples are judged."""
 
     k: int = 5  # neighbours of density and coverage
+    most: int = 1000  # designs that are judged, the first ones; validity is checked for all
     critic_steps: int = 300  # steps of the critic trained afterwards to tell samples from data; 0: none
 
     def __post_init__(self) -> None:
-        if self.k < 1 or self.critic_steps < 0:
-            raise InvalidInput(f"eval.k must be >= 1 and critic_steps >= 0, got {self.k} and {self.critic_steps}")
+        if self.k < 1 or self.critic_steps < 0 or self.most < 2:
+            raise InvalidInput(
+                f"need eval.k >= 1, most >= 2 and critic_steps >= 0, got {self.k}, {self.most} and {self.critic_steps}"
+            )
 
 
 def small_trainer() -> TrainerOptions:

@@ -17,10 +17,11 @@ from tian.errors import DataError, InvalidInput
 from tian.files import write_atomic
 from tian.spec import Solution, SolutionBatch, Solver
 from tian_genco.problem import TOLERANCE, Floats, Problem
-from tian_genco.solving.engine import OPTIMAL_GAP, complete
+from tian_genco.solving.engine import complete
 
 LINES, SUMMARY = "certificates.jsonl", "summary.json"
 _EXACT = 1e-9  # relative; how far a sum recomputed on another machine may be off
+PROVEN = 1e-6  # relative; a certificate says optimal only when its bound is this close, else feasible
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,8 @@ def _certificate(problem: Problem, of: str, cost: Floats, s: Solution, route: st
         residual = math.inf if y is None else problem.milp().residual(y)
         verdict = problem.broken(s.x)
     x = None if s.x is None else tuple(s.x.tolist())
-    return Certificate(of, _sha(_bytes(cost)), x, objective, s.bound, gap, s.status, route, residual, verdict)
+    status = "feasible" if s.status == "optimal" and gap > PROVEN else s.status
+    return Certificate(of, _sha(_bytes(cost)), x, objective, s.bound, gap, status, route, residual, verdict)
 
 
 def _wrong(c: Certificate, problem: Problem, of: str, cost: Floats) -> Iterator[str]:
@@ -188,7 +190,7 @@ def _wrong(c: Certificate, problem: Problem, of: str, cost: Floats) -> Iterator[
         return
     if true.verdict or true.residual > TOLERANCE:
         yield f"x is not valid: {true.verdict or f'rows are off by {true.residual:g}'}"
-    if true.gap < -_EXACT or (c.status == "optimal" and true.gap > OPTIMAL_GAP):
+    if true.gap < -_EXACT or (c.status == "optimal" and true.gap > PROVEN):
         yield f"bound {c.bound} does not prove {c.status!r} for the objective {true.objective}"
 
 
@@ -201,7 +203,7 @@ def _unproven(c: Certificate, again: Solution) -> Iterator[str]:
             yield "there is an x, but the second solve finds none"
     elif c.status == "infeasible" or c.bound > again.objective + TOLERANCE * max(1.0, abs(again.objective)):
         yield f"bound {c.bound} (status {c.status!r}) is above the optimum {again.objective}"
-    elif c.status == "optimal" and c.objective > again.objective + OPTIMAL_GAP * max(1.0, abs(again.objective)):
+    elif c.status == "optimal" and c.objective > again.objective + PROVEN * max(1.0, abs(again.objective)):
         yield f"objective {c.objective} is not optimal, {again.objective} is"
 
 
