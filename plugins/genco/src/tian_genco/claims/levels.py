@@ -100,6 +100,11 @@ CLAIMS = [
             "against an adversary that is never updated the generator moves away from the data, to an energy distance of at "
             "least 5"
         ),
+        expected="inconclusive",
+        because=(
+            "it does move away, to 3.1 and 4.5, some forty times the distance against an updated one, but not as far as the bar, "
+            "which was set for identity gradients on softmax costs"
+        ),
         checks=_tiny(
             *FIXED,
             control=UPDATED,

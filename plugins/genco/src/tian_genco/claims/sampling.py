@@ -35,7 +35,7 @@ CLAIMS = [
                 metric="valid under held-out rules",
                 holds=Ge(1.0),
                 seeds=1,
-                budget_s=100.0,
+                budget_s=90.0,
                 seeds_of="",
             )
         },
@@ -113,7 +113,7 @@ CLAIMS = [
                 budget_s=budget,
                 stands_in="random costs (soft, one-hot, Gaussian) on 7 x 7 and 9 x 13 cells",
             )
-            for scale, n, budget in (("tiny", 60, 60.0), ("cpu", 10_000, 7000.0))
+            for scale, n, budget in (("tiny", 60, 50.0), ("cpu", 10_000, 7000.0))
         },
     ),
 ]
