@@ -24,7 +24,7 @@ OF_LEVELS, OF_PAIRS = "genco/trained-through-a-solver", "genco/beats-repair"  # 
 
 def _tiny(*overrides: str, control: tuple[str, ...], **more: Any) -> dict[str, Check]:
     """A check on the generator of `genco/zelda`."""
-    shared: dict[str, Any] = {"seeds": 4, "budget_s": 480.0, "stands_in": STAND_IN, "worlds": WORLDS}
+    shared: dict[str, Any] = {"seeds": 4, "budget_s": 600.0, "stands_in": STAND_IN, "worlds": WORLDS}
     overrides = ("eval.critic_steps=0", "sample.certify=false", *overrides)
     return {"tiny": Check(config="genco/zelda", overrides=overrides, control=control, **{**shared, **more})}
 
@@ -113,7 +113,7 @@ CLAIMS = [
             holds=Ge(5.0),
             seeds_of=OF_LEVELS,
             seeds=2,
-            budget_s=260.0,
+            budget_s=360.0,
         ),
     ),
     Claim(
