@@ -25,7 +25,7 @@ def wilson(right: int, n: int) -> tuple[float, float]:
     share, z2 = right / n, Z * Z
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = Z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))  # rounding stays outside
 
 
 def mean_interval(x: Tensor | Sequence[float]) -> tuple[float, tuple[float, float] | None]:

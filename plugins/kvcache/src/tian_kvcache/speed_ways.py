@@ -102,7 +102,6 @@ def node_at(kv: Mapping[str, Any], capacity: int, *, model: Any) -> dict[str, An
     return node
 
 
-@torch.inference_mode()
 def slot_way(
     label: str, model: Any, policy: KVPolicy, cost: Cost, *, batch: int, tokens: int, steps: int, stack: ExitStack
 ) -> Timed:
@@ -119,8 +118,10 @@ def slot_way(
         stack: see `model`.
     """
     host = twin(model)
+    # Attached before inference mode begins: what `attach` puts back when the stack closes is what it found.
     cache = stack.enter_context(attach(host, kv=policy))
-    prefill(host, random_ids(model, batch, tokens), cache, chunk=CHUNK)
+    with torch.inference_mode():
+        prefill(host, random_ids(model, batch, tokens), cache, chunk=CHUNK)
     kept = cache.kept(0).shape[-1]
     bytes_ = cache.nbytes()
     return decoding(label, host, cache, cost, batch=batch, length=kept, steps=steps, cache_bytes=bytes_)
