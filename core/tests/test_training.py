@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 import tian
 from tian.cli.main import main
 from tian.errors import DataError, NanError
+from tian.hf import lm_train, token_cache
 from tian.hf.loading import SHIPPED
+from tian.hf.tokenizer import train_tokenizer
 from tian.runs.rundir import Run
 from tian.training.loader import StepLoader
 from tian.training.module import TianModule, lr_share
@@ -319,3 +321,23 @@ def test_lm_train_refuses_more_than_one_process_before_it_reads_the_text(tmp_pat
     err = capsys.readouterr().err
     assert "lm/train runs in one process, got trainer.devices=2" in err
     assert "docs/training.md" in err
+
+
+def test_a_text_is_encoded_once_and_in_pieces(tmp_path, monkeypatch):
+    """The ids of a second training come from the cache; pieces are handed over in groups, and none is lost."""
+    text = "".join(f"{i} {WORDS}" for i in range(500))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(lm_train, "CHUNK", 100)
+    monkeypatch.setattr(lm_train, "PIECES", 3)
+    monkeypatch.setattr(token_cache, "LEAST", 10)
+    tokenizer = train_tokenizer([text[:4000]], vocab_size=300)
+    pieces = [text[i : i + 100] for i in range(0, len(text), 100)]
+    expected = [t for piece in pieces for t in tokenizer(piece, add_special_tokens=False)["input_ids"]]
+    assert lm_train.encode_pieces(tokenizer, text).tolist() == expected
+
+    (tmp_path / "text.txt").write_text(text)
+    options = [*TINY, "trainer.max_steps=1", f"text.path={tmp_path}/text.txt", f"held_out.path={tmp_path}/text.txt"]
+    first = tian.run("lm/train", options, folder=tmp_path / "first")
+    monkeypatch.setattr(lm_train, "encode_pieces", None)
+    second = tian.run("lm/train", options, folder=tmp_path / "second")
+    assert same(weights(first.path), weights(second.path))

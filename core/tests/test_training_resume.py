@@ -254,3 +254,13 @@ def test_each_process_takes_its_rows():
 def test_an_unknown_strategy_or_logger_is_refused_with_the_known_ones(bad):
     with pytest.raises(InvalidInput, match=r"ddp|tensorboard"):
         options(**bad)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("kind", ["regression", "gan"])
+def test_a_compiled_training_learns_the_same_under_the_same_names(kind, new_run):
+    eager, compiled = train(kind, new_run("eager")), train(kind, new_run("compiled"), compile=True)
+    assert eager.state_dict().keys() == compiled.state_dict().keys()
+    for name, value in eager.state_dict().items():
+        torch.testing.assert_close(compiled.state_dict()[name], value, atol=1e-5, rtol=1e-4)

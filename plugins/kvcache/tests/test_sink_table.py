@@ -10,7 +10,7 @@ import tian
 from tian.errors import TianError
 from tian.hf.loading import load_model
 from tian.runs.rundir import open_existing
-from tian_kvcache import reader, sink_table
+from tian_kvcache import reader, sink_table, sink_watch
 from tian_kvcache.sink_table_options import TRAININGS
 from tian_kvcache.sink_table_report import cells, headline, sections
 
@@ -167,3 +167,51 @@ def test_the_paper_scale_is_a_config_that_asks_for_its_text():
     config, _ = tian.compose("kvcache/sink-pretraining-160m", ["text.path=a.txt", "held_out.path=b.txt"])
     assert config.scale == "paper"
     assert (config.trainer.max_steps, config.batch, config.lm.layers) == (143_000, 256, 12)
+
+
+def test_models_of_another_run_are_read_and_not_trained_again(finished, options, tmp_path, monkeypatch):
+    monkeypatch.setattr(sink_table, "train_folder", None)
+    again = tian.run(
+        "kvcache/sink-pretraining",
+        [*options, "compare=[vanilla]", f"models={finished.path / 'models'}"],
+        folder=tmp_path / "run",
+    )
+    assert [m.as_dict() for m in again.measurements] == [m.as_dict() for m in finished.measurements]
+
+
+def test_looks_at_the_first_token_leave_the_training_as_it_is(finished, options, tmp_path, monkeypatch):
+    """A row every step; what the last look found stays in the rows between looks, also after a resume."""
+    more = ["trainer.max_steps=5", "trainer.checkpoint_every=1", "compare=[]"]
+    plain = tian.run("kvcache/sink-pretraining", [*options, *more], folder=tmp_path / "plain")
+    watched = tian.run("kvcache/sink-pretraining", [*options, *more, "watch_every=2"], folder=tmp_path / "watched")
+    saved = [run.path / "models" / "token" / "model.safetensors" for run in (plain, watched)]
+    assert saved[0].read_bytes() == saved[1].read_bytes()
+    rows = open_existing(watched.path).metrics_rows()
+    mass = [row["first_token_mass"] for row in rows]
+    assert mass[0] == 0 < mass[1] == mass[2] != mass[3] == mass[4]
+    assert all(m < 1 for m in mass)
+
+    looks, probe = [], sink_watch.probe_first_token
+
+    def once(*args, **kwargs):
+        looks.append(len(looks))
+        if looks == [0, 1]:
+            raise KeyboardInterrupt
+        return probe(*args, **kwargs)
+
+    monkeypatch.setattr(sink_watch, "probe_first_token", once)
+    arguments = [*options, *more, "watch_every=2"]
+    with pytest.raises(KeyboardInterrupt):
+        tian.run("kvcache/sink-pretraining", arguments, folder=tmp_path / "cut")
+    tian.run("kvcache/sink-pretraining", resume=tmp_path / "cut")
+    assert open_existing(tmp_path / "cut").metrics_rows() == rows
+
+
+def test_the_probe_agrees_with_the_library_about_the_first_token(finished):
+    model = load_model(str(finished.path / "models" / "token"))
+    ids = torch.arange(1, 15).view(1, 14)
+    seen = sink_watch.probe_first_token(model, ids, recent=13).mass[0]
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        weights = model(input_ids=ids, output_attentions=True).attentions[0]
+    assert seen == pytest.approx(float(weights[0, :, -1, 0].mean()), rel=1e-4)

@@ -16,6 +16,7 @@ from tian.errors import DataError, InvalidInput
 from tian.hf.corpus import Text, read_text
 from tian.hf.evaluate import held_out_loss
 from tian.hf.small_lm import build_lm, training_batch
+from tian.hf.token_cache import cached
 from tian.hf.tokenizer import train_tokenizer, without_first
 from tian.training.fit import fit
 from tian.training.loader import StepLoader
@@ -24,6 +25,7 @@ from tian.training.module import TianModule
 from tian.types import Measurement
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from transformers import PreTrainedTokenizerFast
@@ -31,7 +33,8 @@ if TYPE_CHECKING:
     from tian.hf.options import TrainOptions
     from tian.runs.rundir import Run
 
-CHUNK = 20_000  # characters handed to the tokenizer at a time
+CHUNK = 20_000  # characters in a piece of text for the tokenizer
+PIECES = 512  # pieces it gets at a time
 
 
 def _spread(text: str, budget_bytes: int) -> list[str]:
@@ -43,9 +46,15 @@ def _spread(text: str, budget_bytes: int) -> list[str]:
 
 def encode_pieces(tokenizer: PreTrainedTokenizerFast, text: str) -> torch.Tensor:
     """`[N]` int64 ids of the text without first tokens, encoded in pieces: memory stays bounded and both cores work."""
-    pieces = [text[i : i + CHUNK] for i in range(0, len(text), CHUNK)]
-    encoded = tokenizer(pieces, add_special_tokens=False)["input_ids"]
-    return torch.tensor([t for ids in encoded for t in ids], dtype=torch.int64)
+    found = [torch.empty(0, dtype=torch.int64)]
+    for start in range(0, len(text), CHUNK * PIECES):
+        part = text[start : start + CHUNK * PIECES]
+        pieces = [part[i : i + CHUNK] for i in range(0, len(part), CHUNK)]
+        encoded = tokenizer(
+            pieces, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
+        )["input_ids"]
+        found += [torch.tensor(ids, dtype=torch.int64) for ids in encoded]
+    return torch.cat(found)
 
 
 def file_sha256(path: Path) -> str:
@@ -88,7 +97,9 @@ def prepare(options: TrainOptions, run: Run) -> Prepared:
     text, held_out = read_text(options.text), read_text(options.held_out)
     run.info(f"text: {text.label}, {len(text.text) / 1e6:.1f} M characters")
     tokenizer = train_tokenizer(_spread(text.text, options.tokenizer_bytes), vocab_size=options.lm.vocab_size)
-    stream = encode_pieces(tokenizer, text.text)
+    stream = cached(
+        tokenizer, text.text, f"{text.sha256} in pieces of {CHUNK}", lambda: encode_pieces(tokenizer, text.text)
+    )
     if stream.numel() < 2 * options.lm.context:
         raise DataError(
             f"the training text has {stream.numel()} tokens, less than two samples of {options.lm.context}",
@@ -99,7 +110,13 @@ def prepare(options: TrainOptions, run: Run) -> Prepared:
 
 
 def train_folder(
-    options: TrainOptions, data: Prepared, *, run: Run, folder: Path, part: str = ""
+    options: TrainOptions,
+    data: Prepared,
+    *,
+    run: Run,
+    folder: Path,
+    part: str = "",
+    module: Callable[..., TianModule] = TianModule,
 ) -> tuple[Any, torch.Tensor]:
     """Train one model and save it; a training that was stopped goes on from its checkpoint.
 
@@ -109,6 +126,7 @@ def train_folder(
         run: receives rows and checkpoints; its config gives the seed.
         folder: of the result, inside the run directory: config.json, model.safetensors (float32), the tokenizer, and, last, card.json.
         part: names the training when a run has several.
+        module: makes the LightningModule; one that has more metrics goes here.
 
     Returns:
         The model, on the CPU, and the negative log-likelihood of each held-out token, `[n]` float32, nats.
@@ -132,8 +150,8 @@ def train_folder(
         ),
         steps=options.trainer.max_steps,
     )
-    module = TianModule(model, optim=options.optim, steps=options.trainer.max_steps)
-    fit(module, loader, options.trainer, run=run, seed=seed, part=part)
+    trained = module(model, optim=options.optim, steps=options.trainer.max_steps)
+    fit(trained, loader, options.trainer, run=run, seed=seed, part=part)
     model.eval().to("cpu")
     loss = held_out_loss(model, tokenizer, data.held_out.text, context=context, tokens=options.eval_tokens)
     disable_progress_bar()
@@ -176,10 +194,11 @@ def card(options: TrainOptions, data: Prepared, loss: torch.Tensor, *, run: Run,
     recipe: Any = OmegaConf.to_container(run.config)
     for name in ("strategy", "loggers"):  # in one process neither has a part in the weights
         recipe["trainer"].pop(name, None)
-    for name, usual in (("first", "token"), ("sink", "none")):  # the usual kind of model needs no word
-        recipe["lm"][name] = getattr(options.lm, name)
-        if recipe["lm"][name] == usual:
-            del recipe["lm"][name]
+    recipe["trainer"]["compile"] = options.trainer.compile
+    recipe["lm"] |= {"first": options.lm.first, "sink": options.lm.sink}
+    for group, name, usual in (("lm", "first", "token"), ("lm", "sink", "none"), ("trainer", "compile", False)):
+        if recipe[group][name] == usual:  # needs no word
+            del recipe[group][name]
     return {
         "recipe": recipe,
         "text": {"label": data.text.label, "sha256": data.text.sha256, "tokens": data.stream.numel()},

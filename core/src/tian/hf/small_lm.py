@@ -68,7 +68,7 @@ def copy_segments(ids: Tensor, *, share: float, generator: torch.Generator) -> T
     out = ids.clone()
     length = ids.shape[1]
     longest = min(COPY_MAX, (length - 1) // 2)
-    if longest < COPY_MIN:
+    if longest < COPY_MIN or share == 0:
         return out
     for row in range(ids.shape[0]):
         u = torch.rand(4, generator=generator).tolist()

@@ -30,7 +30,7 @@ def token_file(tokenizer: Any, sha256: str) -> Path | None:
 
     Args:
         tokenizer: of transformers; those of its Rust library tell their whole content.
-        sha256: of the text, hex.
+        sha256: of the text, hex; more words in it tell other ways of encoding apart.
     """
     import tokenizers
 

@@ -192,7 +192,8 @@ def fit(module: Any, loader: StepLoader, options: TrainerOptions, *, run: Run, s
         )
         own = loader.for_rank(trainer.global_rank, trainer.world_size, before=rng.restore)
         with stop.held(), end.before_callbacks(module):
-            trainer.fit(module, own, ckpt_path=newest, weights_only=True)
+            # Lightning takes the compiled wrapper off again: names in checkpoints stay those of the module.
+            trainer.fit(torch.compile(module) if options.compile else module, own, ckpt_path=newest, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
     if not all_finite(module):

@@ -36,6 +36,7 @@ class TrainerOptions:
     precision: str = "32-true"  # Lightning precision name, e.g. 32-true, bf16-mixed
     accelerator: str = "auto"  # cpu, gpu or auto
     devices: int = 1  # processes/devices
+    compile: bool = False  # torch.compile the step: the first one takes a minute, on a GPU the others half the time
     strategy: str = "auto"  # auto, ddp (every process holds the model) or fsdp (the processes share it)
     checkpoint_every: int = 100  # steps between checkpoints; the last two are kept
     log_every: int = 10  # steps between rows of metrics.jsonl

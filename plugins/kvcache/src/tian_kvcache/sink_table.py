@@ -6,26 +6,26 @@ Source: arXiv 2309.17453, section 4.2 and table 3, whose shape the result has; t
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from tian.config.compose import options_of
-from tian.hf.corpus import cut_streams, encode
+from tian.hf.corpus import cut_streams, encode, read_text
 from tian.hf.lm_train import prepare, train_folder
 from tian.hf.loading import load_model, load_tokenizer
 from tian.runs.files import read_json
+from tian.training.module import TianModule
 from tian.types import Measurement
 from tian_kvcache.arms import policy_arm
 from tian_kvcache.checks import probe_first_token
 from tian_kvcache.intervals import mean_interval
 from tian_kvcache.reader import read
 from tian_kvcache.sink_table_options import KEPT
+from tian_kvcache.sink_watch import begin_with, watching
 from tian_kvcache.stream import late_start
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from torch import Tensor
 
@@ -47,14 +47,25 @@ def sink_pretraining(cfg: Any, run: Run) -> list[Measurement]:
         DataError: a text cannot be used. NanError: a loss diverged. InvalidInput, MissingDependency: see `lm/train`.
     """
     options: SinkTableOptions = options_of(cfg)
-    models = run.path / "models"
-    missing = [name for name in options.names if not (models / name / "card.json").exists()]
-    data = prepare(options, run)
-    for name in missing:
-        run.info(f"training {name}")
-        train_folder(options.of(name), data, run=run, folder=models / name, part=name)
+    folders = {name: run.path / "models" / name for name in options.names}
+    if options.models is not None:
+        folders |= {name: Path(options.models, name) for name in options.names if made(Path(options.models, name))}
+    data = None if all(map(made, folders.values())) else prepare(options, run)
+    for name, folder in folders.items():
+        if data is not None and not made(folder):
+            run.info(f"training {name}")
+            train_folder(
+                options.of(name),
+                data,
+                run=run,
+                folder=folder,
+                part=name,
+                module=watching(name, data, options) if options.watch_every else TianModule,
+            )
+    held_out = read_text(options.held_out)
+    tokenizer = load_tokenizer(str(next(iter(folders.values()))))
     ids = cut_streams(
-        encode(data.tokenizer, data.held_out.text),
+        encode(tokenizer, held_out.text),
         first=[],
         streams=options.streams,
         tokens=options.tokens,
@@ -65,19 +76,14 @@ def sink_pretraining(cfg: Any, run: Run) -> list[Measurement]:
     with run.progress(len(options.names) * len(KEPT) * (ids.shape[1] - 1), "reading") as bar:
         for name in options.names:
             bar.advance(0, f"reading: {name}")
-            found[name] = measure(name, models / name, ids, options, run, advance=bar.advance)
+            found[name] = measure(name, folders[name], ids, options, run, advance=bar.advance)
             run.set_status("running")
-    return _report(found, options, run, sources=(data.text.label, data.held_out.label))
+    return _report(found, options, run, held_out=held_out.label)
 
 
-def begin_with(ids: Tensor, first: int | None) -> Tensor:
-    """The streams `[S, T]` as a model expects them: a dedicated first token takes the place of the text's first one.
-
-    As in `training_batch`, so that the targets, columns 1 and later, are the same for every training.
-    """
-    if first is None:
-        return ids
-    return torch.cat([torch.full_like(ids[:, :1], first), ids[:, 1:]], dim=1)
+def made(folder: Path) -> bool:
+    """Whether the training of a folder has ended: its card is written last."""
+    return (folder / "card.json").is_file()
 
 
 def measure(
@@ -115,7 +121,7 @@ def measure(
 
 
 def _report(
-    found: dict[str, dict[str, Any]], options: SinkTableOptions, run: Run, *, sources: tuple[str, str]
+    found: dict[str, dict[str, Any]], options: SinkTableOptions, run: Run, *, held_out: str
 ) -> list[Measurement]:
     """The measurements, studied training first, and `sinks.json` for the report.
 
@@ -165,8 +171,8 @@ def _report(
             "columns": columns,
             "rows": rows,
             "best of vanilla": best,
-            "text": sources[0],
-            "held_out": sources[1],
+            "text": found[options.training]["card"]["text"]["label"],
+            "held_out": held_out,
             "streams": next(iter(late.values()))[columns[0]].numel(),
             "tokens": length,
             "start": start,

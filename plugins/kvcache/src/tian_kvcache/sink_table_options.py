@@ -26,6 +26,10 @@ class SinkTableOptions(TrainOptions):
     compare: list[str] = field(
         default_factory=lambda: ["vanilla", "softmax1", "scalar"]
     )  # trainings set beside it, same data, order and seed
+    models: str | None = (
+        None  # folder of trained models, NAME/ each (models/ of other runs); those in it are not trained
+    )
+    watch_every: int = 0  # steps between looks at the attention on the first token, for metrics.jsonl; 0: none
     cache: int = 32  # tokens kept while reading, the first ones included
     tokens: int = 512  # length of each held-out stream
     streams: int = 24  # streams; the intervals are over them
@@ -43,6 +47,8 @@ class SinkTableOptions(TrainOptions):
                 f"lm.first={self.lm.first} and lm.sink={self.lm.sink} follow from the training here",
                 hint="leave them out and set training=, compare=",
             )
+        if self.watch_every < 0:
+            raise InvalidInput(f"watch_every must be >= 0 steps, got {self.watch_every}")
         if self.cache <= max(KEPT):
             raise InvalidInput(f"cache must be > {max(KEPT)} tokens, got {self.cache}", hint="set cache=32")
         if self.tokens < self.cache + 16:

@@ -16,8 +16,8 @@ from torch import nn
 if TYPE_CHECKING:
     from tian_kvcache.speed_timing import Clock
 
-READ_BYTES = 2**28  # larger than any last-level cache of a CPU
-SQUARE = 1024  # of the matrices whose product measures operations a second
+READ_BYTES = {"cpu": 2**28, "cuda": 2**32}  # larger than any last-level cache, and long enough to start a kernel for
+SQUARE = {"cpu": 1024, "cuda": 8192}  # of the matrices whose product measures operations a second
 TRIES = 5
 
 
@@ -107,10 +107,11 @@ def kv_heads(config: Any) -> int:
 @torch.inference_mode()
 def measure_limits(clock: Clock, *, dtype: torch.dtype, device: torch.device) -> Limits:
     """The fastest of a few tries: a matrix-vector product for reading, a matrix product for operations."""
-    width = 4096
-    wide = torch.ones(READ_BYTES // width // dtype.itemsize, width, dtype=dtype, device=device)
+    kind = "cuda" if device.type == "cuda" else "cpu"
+    width, side = 4096, SQUARE[kind]
+    wide = torch.ones(READ_BYTES[kind] // width // dtype.itemsize, width, dtype=dtype, device=device)
     vector = torch.ones(width, dtype=dtype, device=device)
-    square = torch.ones(SQUARE, SQUARE, dtype=dtype, device=device)
+    square = torch.ones(side, side, dtype=dtype, device=device)
     read = min(clock.time(lambda: wide @ vector) for _ in range(TRIES))
     compute = min(clock.time(lambda: square @ square) for _ in range(TRIES))
-    return Limits(wide.nbytes / read, 2 * SQUARE**3 / compute)
+    return Limits(wide.nbytes / read, 2 * side**3 / compute)

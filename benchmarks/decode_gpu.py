@@ -1,0 +1,141 @@
+"""A decoding step on a GPU, full caches of transformers against slots under a policy that keeps a fifth, by batch size.
+
+Each is measured as Python runs it and as a CUDA graph (`RecordedStep`; the full static cache is captured here), all in
+turns in one process, beside the least time the bytes of weights and cache take at the bandwidth measured on the spot.
+With `--device cpu` the same runs small, as a check of this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from _result import save
+
+import tian
+from tian.config.compose import options_of
+from tian.hf import attach, prefill
+from tian.hf.record import RecordedStep
+from tian_kvcache.speed_bound import Cost, measure_limits
+from tian_kvcache.speed_timing import Clock, Timed, in_turns, quartiles, ratios
+from tian_kvcache.speed_ways import CHUNK, build_model, decoding, full_way, random_ids, twin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SINKS, SHARE, WARM = 4, 0.2, 4
+
+
+def policy_of(name: str, kept: int) -> Any:
+    """`streaming` or `h2o` of `kept` tokens."""
+    if name == "h2o":
+        return tian.load("kv_policy", "h2o", heavy=kept // 2, recent=kept - kept // 2)
+    return tian.load("kv_policy", "streaming", sinks=SINKS, recent=kept - SINKS)
+
+
+def slots(
+    model: Any, name: str, cost: Cost, *, kept: int, batch: int, steps: int, record: bool, stack: ExitStack
+) -> Timed:
+    """A step under a policy in its steady state, run by Python or recorded."""
+    host = twin(model)
+    with torch.inference_mode(mode=False):  # what `attach` puts back when the stack closes is what it found
+        cache = stack.enter_context(attach(host, kv=policy_of(name, kept)))
+    prefill(host, random_ids(model, batch, kept + 1), cache, chunk=CHUNK)
+    way = decoding(name, host, cache, cost, batch=batch, length=kept, steps=steps, cache_bytes=cache.nbytes())
+    if not record:
+        return way
+    step, ids = RecordedStep(host, cache), random_ids(model, batch, 1)
+    return replace(way, label=f"{name}, recorded", step=lambda: step(ids))
+
+
+def captured(way: Timed) -> Timed:
+    """A full static cache's step as a CUDA graph."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(2):
+            way.step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        way.step()
+    return replace(way, label=f"{way.label}, recorded", step=graph.replay)
+
+
+def tried(make: Callable[[], Timed], failures: list[str], label: str) -> list[Timed]:
+    """The way, or none and a line that says why."""
+    try:
+        return [make()]
+    except Exception as error:  # noqa: BLE001 - a library that cannot be captured is a result
+        failures.append(f"{label}: {type(error).__name__}: {str(error).splitlines()[0][:200]}")
+        print(failures[-1], flush=True)
+        return []
+
+
+@torch.inference_mode()
+def case(
+    model: Any, *, batch: int, length: int, rounds: int, steps: int
+) -> tuple[list[Timed], dict[str, list[float]], list[str]]:
+    """Every way at one batch size, and seconds a step by round."""
+    cost, kept, failures = Cost.of(model), int(SHARE * length), list[str]()
+    sizes: dict[str, Any] = {"batch": batch, "steps": steps}
+    room = 3 * rounds * steps + 4 * WARM
+    with ExitStack() as stack:
+        ways = [full_way(f"full {k}", k, model, cost, length=length, room=room, **sizes) for k in ("dynamic", "static")]
+        if model.device.type == "cuda":
+            full = full_way("full static", "static", model, cost, length=length, room=room, **sizes)
+            ways += tried(partial(captured, full), failures, "full static, recorded")
+        for name in ("streaming", "h2o"):
+            for record in (False, True):
+                make = partial(slots, model, name, cost, kept=kept, record=record, stack=stack, **sizes)
+                ways += tried(make, failures, f"{name}, recorded") if record else [make()]
+        found = in_turns(ways, rounds=rounds, clock=Clock(model.device, 2))
+    return ways, found, failures
+
+
+def main() -> None:
+    """Every batch size of one shape."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--shape", default="llama-3-8b", help="a shape of kvcache/speed")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32, 64])
+    parser.add_argument("--length", type=int, default=2048)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=8)
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    config, _ = tian.compose("kvcache/speed", [f"shape={args.shape}", f"device={args.device}"])
+    model = build_model(options_of(config))
+    limits = measure_limits(Clock(model.device, 2), dtype=model.dtype, device=model.device)
+    cases: list[dict[str, Any]] = []
+    for batch in args.batches:
+        ways, found, failures = case(model, batch=batch, length=args.length, rounds=args.rounds, steps=args.steps)
+        rows = []
+        for way in ways:
+            bound, x = limits.seconds(way.bytes_, way.flops), found[way.label]
+            rows.append(
+                {
+                    "way": way.label,
+                    "ms": [round(1000 * v, 3) for v in (quartiles(x)[0], statistics.median(x), quartiles(x)[1])],
+                    "bound, ms": round(1000 * bound, 3),
+                    "of bound": round(bound / statistics.median(x), 3),
+                    "cache, MB": round(way.cache_bytes / 1e6, 1),
+                    "full dynamic / it": round(statistics.median(ratios(found["full dynamic"], x)), 2),
+                }
+            )
+            print(f"B={batch:3d}  " + "  ".join(f"{k} {v}" for k, v in rows[-1].items()), flush=True)
+        cases.append({"batch": batch, "length": args.length, "rows": rows, "failures": failures})
+    device = torch.cuda.get_device_name() if model.device.type == "cuda" else "cpu"
+    save(
+        "decode-gpu",
+        {"device": device, "shape": args.shape, "bandwidth": limits.bandwidth, "flops": limits.flops, "cases": cases},
+    )
+
+
+if __name__ == "__main__":
+    main()
