@@ -130,10 +130,10 @@ def main() -> None:
             )
             print(f"B={batch:3d}  " + "  ".join(f"{k} {v}" for k, v in rows[-1].items()), flush=True)
         cases.append({"batch": batch, "length": args.length, "rows": rows, "failures": failures})
-    device = torch.cuda.get_device_name() if model.device.type == "cuda" else "cpu"
     save(
         "decode-gpu",
-        {"device": device, "shape": args.shape, "bandwidth": limits.bandwidth, "flops": limits.flops, "cases": cases},
+        {"shape": args.shape, "bandwidth": limits.bandwidth, "flops": limits.flops, "cases": cases},
+        gpu=torch.cuda.get_device_name() if model.device.type == "cuda" else None,
     )
 
 

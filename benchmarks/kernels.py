@@ -1,6 +1,6 @@
 """The kernels against what they could reach: achieved bytes a second on a GPU; without one, the torch reference.
 
-On CUDA each measurement is one graph of 100 runs over rotating buffers larger than the L2 cache, which is flushed
+On CUDA each measurement is one graph of up to 100 runs over rotating buffers larger than the L2 cache, which is flushed
 before every replay; printed are the median and the 5th and 95th percentile of 20 replays, bytes of the formula over
 time, and the share of the bandwidth a plain copy reaches on the same device. On CPU the reference of the decoding step
 is timed against `SlotLayer`, steps of both interleaved.
@@ -40,9 +40,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 RUNS, REPLAYS = 100, 20
+SECONDS = 0.03  # of one replay: fewer runs of what takes long
 H, H_KV, D = 32, 8, 128  # an 8B model with grouped heads
 SINKS = 4
-
+# B, capacity, key/value heads; the last ones have as many as query heads, as a 7B model without groups
+SIZES = ((1, 2048, 8), (1, 8192, 8), (8, 2048, 8), (32, 2048, 8), (32, 8192, 8), (1, 4096, 32), (8, 4096, 32))
 
 SPEED = 10000.0 ** (-torch.arange(0, D, 2, dtype=torch.float64) / D)
 
@@ -75,15 +77,22 @@ def copies_for(one: int) -> int:
 
 
 def graph_times(calls: list[Callable[[], Any]]) -> list[float]:
-    """Microseconds a run, sorted: REPLAYS replays of a graph of RUNS runs, L2 flushed in between."""
+    """Microseconds a run, sorted: REPLAYS replays of a graph of up to RUNS runs, L2 flushed in between."""
     side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
+        for call in calls:  # compiles
+            call()
+        side.synchronize()
+        begin = time.perf_counter()
         for call in calls:
             call()
-    torch.cuda.synchronize()
+        side.synchronize()
+        each = (time.perf_counter() - begin) / len(calls)
+    runs = max(2, min(RUNS, int(SECONDS / each)))
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        for call in islice(cycle(calls), RUNS):
+        for call in islice(cycle(calls), runs):
             call()
     flush = torch.empty(512 * 2**20, dtype=torch.int8, device="cuda")
     times = []
@@ -94,7 +103,7 @@ def graph_times(calls: list[Callable[[], Any]]) -> list[float]:
         graph.replay()
         end.record()
         end.synchronize()
-        times.append(1000 * start.elapsed_time(end) / RUNS)
+        times.append(1000 * start.elapsed_time(end) / runs)
     return sorted(times[3:])
 
 
@@ -124,13 +133,13 @@ def copy_bandwidth() -> float:
     return 2 * source.numel() / statistics.median(times) / 1000
 
 
-def decode_rows(B: int, capacity: int, peak: float) -> list[dict[str, Any]]:
+def decode_rows(B: int, capacity: int, peak: float, *, H_kv: int = H_KV) -> list[dict[str, Any]]:
     """With scores, by age, and torch's attention over the same slots, which neither rotates, scores nor evicts."""
     rotary = tables(capacity + 1, "cuda")
-    q, k = normal(B, H, D), normal(B, H_KV, D)
+    q, k = normal(B, H, D), normal(B, H_kv, D)
     like = normal(D)
-    number = copies_for(4 * B * H_KV * capacity * D)
-    scored = [full_slots(B, H_KV, capacity, like, scores=True) for _ in range(number)]
+    number = copies_for(4 * B * H_kv * capacity * D)
+    scored = [full_slots(B, H_kv, capacity, like, scores=True) for _ in range(number)]
     plain = []
     for s in scored:
         book = full_slots(1, 1, capacity, like, scores=False)
@@ -140,11 +149,11 @@ def decode_rows(B: int, capacity: int, peak: float) -> list[dict[str, Any]]:
         options = {"victim": victim(capacity, scores=name == "scores"), "scale": D**-0.5, "rotary": rotary}
         calls = [partial(decode_attention, q, k, k, s, kernel="triton", **options) for s in caches]
         moved = decode.bytes_moved(q, caches[0], rotary)
-        rows.append(row(f"decode B={B} C={capacity} {name}", graph_times(calls), moved, peak))
+        rows.append(row(f"decode B={B} H_kv={H_kv} C={capacity} {name}", graph_times(calls), moved, peak))
     attention = partial(torch.nn.functional.scaled_dot_product_attention, q[:, :, None], enable_gqa=True)
     moved = 2 * scored[0].keys.nbytes
     calls = [partial(attention, s.keys, s.values) for s in scored]
-    rows.append(row(f"torch attention alone B={B} N={capacity + 1}", graph_times(calls), moved, peak))
+    rows.append(row(f"torch attention alone B={B} H_kv={H_kv} N={capacity + 1}", graph_times(calls), moved, peak))
     return rows
 
 
@@ -170,10 +179,10 @@ def on_cuda() -> None:
     device, peak = torch.cuda.get_device_name(), copy_bandwidth()
     print(f"{device}: a plain copy moves {peak:.0f} GB/s")
     rows = []
-    for B, capacity in ((1, 2048), (1, 8192), (8, 2048), (32, 2048), (32, 8192)):
-        rows += decode_rows(B, capacity, peak)
+    for B, capacity, kv_heads in SIZES:
+        rows += decode_rows(B, capacity, peak, H_kv=kv_heads)
     rows += [colsum_row(2048, peak), colsum_row(8192, peak), rotate_row(8192, peak)]
-    save(f"kernels-{device.replace(' ', '-').lower()}", rows)
+    save("kernels", {"copy_GB_s": round(peak, 1), "dtype": "bfloat16", "cases": rows}, gpu=device)
 
 
 # -- CPU ----------------------------------------------------------------------------------------------------------------
@@ -185,7 +194,12 @@ def layer_like(slots: Slots, policy: Any) -> SlotLayer:
         policy, 0, 1, ModelRotary(SimpleNamespace(inv_freq=SPEED), dtype=torch.float32, device=torch.device("cpu"))
     )
     layer.lazy_initialization(slots.keys[:, :, :1], slots.values[:, :, :1])
-    layer.keys.copy_(slots.keys)
+    keys = slots.keys
+    if layer.turned:  # slots in order of age, nothing evicted yet: ranks are positions
+        keys = layer.rotary.turn(keys, layer.rotary.span(0, keys.shape[2]))
+    if layer.firsts is not None:
+        layer.firsts.copy_(slots.keys[:, :, : layer.sinks])
+    layer.keys.copy_(keys)
     layer.values.copy_(slots.values)
     layer.rank.copy_(slots.rank)
     layer.free.copy_(slots.free)

@@ -37,9 +37,10 @@ class Case:
     start: int = 0  # tokens in the cache before the first step
     steps: int = 3
     block: int = 16
-    splits: int = 1
+    splits: int | None = 1  # None: as the device has it
     wide_table: bool = False  # tables [P, R] instead of [P, R/2]
     device: str = "cpu"
+    drawn: str = "cpu"  # where random numbers come from: the same numbers everywhere, or quickly
 
 
 def tables(channels: int, positions: int, *, wide: bool = False, device: str = "cpu") -> Rotary:
@@ -55,7 +56,7 @@ class World:
 
     def __init__(self, case: Case) -> None:
         self.case = case
-        self.random = torch.Generator().manual_seed(case.D + case.H)
+        self.random = torch.Generator(case.drawn).manual_seed(case.D + case.H)
         rows = (case.B, case.H_kv)
         like = torch.empty(case.D, dtype=case.dtype, device=case.device)
         self.slots = Slots.empty(rows, like, capacity=case.capacity, shared=case.shared)
@@ -65,18 +66,23 @@ class World:
             s.rank[..., :n] = torch.arange(n)
             s.free[:], s.count[:] = n, n
             if s.score is not None:
-                s.score[..., :n] = torch.rand(*rows, n, generator=self.random)
+                # Apart by more than a step adds to most: a rounding names no other victim.
+                drawn = torch.rand(*rows, n, generator=self.random, device=case.drawn)
+                s.score[..., :n] = drawn.argsort(dim=-1) / 64
         self.options = {
             "victim": Victim(case.first, case.last, case.decay),
             "scale": case.D**-0.5,
             "rotary": tables(case.R, case.capacity + 1, wide=case.wide_table, device=case.device) if case.R else None,
-            "sink": torch.randn(case.H, generator=self.random).to(case.device) if case.sink else None,
+            "sink": torch.randn(case.H, generator=self.random, device=case.drawn).to(case.device)
+            if case.sink
+            else None,
             "slope": 2.0 ** -torch.arange(1.0, case.H + 1).to(case.device) if case.slope else None,
         }
         self.time = 0
 
     def draw(self, *shape):
-        return torch.randn(*shape, generator=self.random).to(self.case.dtype).to(self.case.device)
+        drawn = torch.randn(*shape, generator=self.random, device=self.case.drawn)
+        return drawn.to(self.case.dtype).to(self.case.device)
 
     def inputs(self):
         c = self.case
@@ -101,9 +107,10 @@ def _gap(a, b):
 
 
 def kernel_against_reference(case: Case) -> dict[str, float]:
-    """Largest differences over the steps; `book` counts unequal ranks, free slots, counts and stored bits."""
+    """Largest differences over the steps, and the largest output; `book` counts unequal ranks, free slots, counts and
+    stored bits."""
     worlds = World(case), World(case)
-    worst = {"out": 0.0, "score": 0.0, "book": 0.0}
+    worst = {"out": 0.0, "size": 0.0, "score": 0.0, "book": 0.0}
     for _ in range(case.steps):
         outs = []
         for world, kernel in zip(worlds, (False, True), strict=True):
@@ -114,6 +121,7 @@ def kernel_against_reference(case: Case) -> dict[str, float]:
                 outs.append(decode.decode_attention_reference(*inputs, world.slots, **world.options))
         a, b = worlds[0].slots, worlds[1].slots
         worst["out"] = max(worst["out"], _gap(*outs))
+        worst["size"] = max(worst["size"], float(outs[0].abs().max()))
         if a.score is not None:
             worst["score"] = max(worst["score"], _gap(a.score, b.score))
         for name in ("rank", "free", "count", "keys", "values"):
@@ -226,6 +234,33 @@ SHAPES = {
     "not a number": Case(H=4, H_kv=2, capacity=13, start=12, last=5, poison=1, steps=2),
     "ties": Case(H=4, H_kv=2, capacity=33, start=32, last=9, flat=True, decay=0.0),
 }
+
+# Layers of real models: heads of Llama 3 8B and OPT 6.7B, whose positions are not rotary. As launched by the package.
+LLAMA, OPT = {"H": 32, "H_kv": 8, "D": 128}, {"H": 32, "H_kv": 32, "D": 128}
+MODEL_SHAPES = {
+    f"{model} B={B} C={C} {rule}": Case(
+        **heads,
+        R=128 if model == "llama" else 0,
+        B=B,
+        capacity=C,
+        start=C - 1,
+        first=4,
+        last=C // 2 if rule == "scores" else 4,
+        shared=None if rule == "scores" else (1, 1),
+        block=32,
+        splits=None,
+        device="cuda",
+        drawn="cuda",
+    )
+    for model, heads in (("llama", LLAMA), ("opt", OPT))
+    for B, C, rule in (
+        (1, 2048, "scores"),
+        (1, 4096, "scores"),
+        (4, 1000, "scores"),
+        (8, 4096, "scores"),
+        (8, 4096, "age"),
+    )
+}
 QUICK_COLSUMS, QUICK_ROTATIONS = ("chunk", "one token"), ("partial fp16", "partial in place")
 QUICK_SHAPES = ("gqa4", "d64 partial fp16 sink", "alibi and partial", "shared heads")
 
@@ -248,7 +283,7 @@ def poisoned(case: Case, *, kernel: bool) -> dict[str, float]:
 
 
 def colsum_case(
-    *, B=1, H=4, H_kv=2, D=16, T=50, m=None, padded=False, dtype=torch.float32, kernel: bool, device="cpu"
+    *, B=1, H=4, H_kv=2, D=16, T=50, m=None, padded=False, dtype=torch.float32, block=16, kernel: bool, device="cpu"
 ) -> dict[str, float]:
     """Against the full matrix in float64; `mass` is the error of the total, `repeat` that of a second run."""
     m = T if m is None else m
@@ -271,7 +306,7 @@ def colsum_case(
         if not kernel:
             return colsum.prefill_colsum_reference(q, k, lse, scale=scale, start=start)
         out = torch.empty(B, H_kv, T, device=device)
-        colsum.run(colsum.plan(q, k, lse, out, scale=scale, start=start, block=16), q.device)
+        colsum.run(colsum.plan(q, k, lse, out, scale=scale, start=start, block=block), q.device)
         return out
 
     got, again = once(), once()
@@ -286,9 +321,17 @@ COLSUMS = {
     "fp16": {"H": 2, "T": 33, "D": 128, "dtype": torch.float16, "padded": True},
     "one token": {"T": 1},
 }
+MODEL_COLSUMS = {
+    "llama": {**LLAMA, "T": 1024, "block": None},
+    "llama padded": {**LLAMA, "B": 2, "T": 700, "padded": True, "block": None},
+    "llama chunk": {**LLAMA, "T": 4096, "m": 256, "block": None},
+    "opt": {**OPT, "T": 1024, "block": None},
+}
 
 
-def rotate_case(*, B=2, H=2, n=21, D=16, R=16, rows=(1, 1), dtype=torch.float32, in_place=False, kernel, device="cpu"):
+def rotate_case(
+    *, B=2, H=2, n=21, D=16, R=16, rows=(1, 1), dtype=torch.float32, in_place=False, block=8, kernel, device="cpu"
+):
     """Against complex multiplication in float64."""
     random = torch.Generator().manual_seed(n)
     x = torch.randn(B, H, n, D, generator=random).to(dtype).to(device)
@@ -303,7 +346,7 @@ def rotate_case(*, B=2, H=2, n=21, D=16, R=16, rows=(1, 1), dtype=torch.float32,
     before = x.clone()
     out = x if in_place else torch.empty_like(x)
     if kernel:
-        rotate.run(rotate.plan(x, position, rotary, out, block=8), x.device)
+        rotate.run(rotate.plan(x, position, rotary, out, block=block), x.device)
     elif in_place:
         rotate.rotate_by_table_(x, position, rotary, kernel="torch")
     else:
@@ -316,6 +359,11 @@ ROTATIONS = {
     "in place": {"in_place": True, "rows": (2, 2)},
     "partial fp16": {"D": 80, "R": 20, "n": 16, "rows": (2, 1), "dtype": torch.float16},
     "partial in place": {"D": 64, "R": 16, "in_place": True, "rows": (1, 2)},
+}
+MODEL_ROTATIONS = {
+    "llama": {"B": 1, "H": 8, "D": 128, "R": 128, "n": 4096, "block": 32},
+    "llama batch": {"B": 8, "H": 8, "D": 128, "R": 128, "n": 512, "rows": (8, 8), "block": 32},
+    "llama in place": {"B": 2, "H": 8, "D": 128, "R": 128, "n": 1000, "in_place": True, "block": 32},
 }
 
 GROUPS = {
