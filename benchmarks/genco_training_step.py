@@ -124,7 +124,6 @@ class Recipe:
             "of it: level oracle": lambda: oracle.solver.solve_costs(oracle.instance, rows, time_limit_s=10.0),
             "of that: search": lambda: solve_rows(rows, problem.height, problem.width, share, 5000),
             "of the call: ties": lambda: u.numpy() + oracle.ties,
-            "of the call: equal rows": lambda: {row.tobytes() for row in rows},
         }
 
 

@@ -10,19 +10,16 @@ relative. Positions are those of the stream in kvpress; ours are measured both w
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
-import subprocess
 import sys
-import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
+from _peer import Worker, python_of  # noqa: E402 - beside this file
 from _result import save  # noqa: E402 - beside the other benchmarks
 
 if TYPE_CHECKING:
@@ -35,61 +32,7 @@ SHIPPED = {
     "vocab_size": 1024, "d_model": 128, "layers": 4, "heads": 4, "kv_heads": 4, "ffn": 384, "context": 8192,
 }  # fmt: skip
 
-
-def python_of(venv: Path) -> str:
-    """Python of an environment with kvpress, made if it is not there."""
-    python = venv / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
-        command = [str(python), "-m", "pip", "install", "--quiet", "--requirement", str(HERE / "requirements.txt")]
-        subprocess.run(command, check=True)
-    return str(python)
-
-
-class Worker:
-    """A `worker.py` process."""
-
-    def __init__(self, python: str, job: dict[str, Any]) -> None:
-        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TRANSFORMERS_VERBOSITY": "error"}
-        self.process = subprocess.Popen(
-            [python, str(HERE / "worker.py")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.errors,
-            text=True,
-            env={**env, "HF_HUB_OFFLINE": "1"},
-        )
-        self._say(json.dumps(job))
-        self._hear()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        if self.process.stdin:
-            self.process.stdin.close()
-        self.process.wait()
-        self.errors.close()
-
-    def _say(self, line: str) -> None:
-        assert self.process.stdin is not None  # noqa: S101 - a pipe was asked for
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-
-    def _hear(self) -> dict[str, Any]:
-        assert self.process.stdout is not None  # noqa: S101 - a pipe was asked for
-        for line in self.process.stdout:
-            if line.startswith("{"):
-                return dict(json.loads(line))
-        self.errors.seek(0)
-        raise SystemExit(f"the worker {self.process.args} ended:\n{self.errors.read()[-2000:]}")
-
-    def ask(self, request: str) -> tuple[float, int]:
-        """CPU seconds of `decode N` or `prefill`, and the tokens then kept."""
-        self._say(request)
-        answer = self._hear()
-        return float(answer["seconds"]), int(answer["kept"])
+QUIET = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"}
 
 
 def compare(
@@ -101,12 +44,15 @@ def compare(
     sides |= {f"tian, {p}": (sys.executable, {**job, "side": "tian", "positions": p}) for p in ours}
     found: dict[str, list[float]] = {side: [] for side in sides}
     with ExitStack() as stack:
-        workers = {side: stack.enter_context(Worker(*args)) for side, args in sides.items()}
-        kept = {side: worker.ask(request)[1] for side, worker in workers.items()}  # warms up
+        workers = {
+            side: stack.enter_context(Worker(python_, HERE / "worker.py", job_, **QUIET))
+            for side, (python_, job_) in sides.items()
+        }
+        kept = {side: int(worker.ask(request)["kept"]) for side, worker in workers.items()}  # warms up
         for i in range(rounds):
             order = list(workers)
             for side in order[i % len(order) :] + order[: i % len(order)]:
-                found[side].append(workers[side].ask(request)[0] / units)
+                found[side].append(float(workers[side].ask(request)["seconds"]) / units)
     if job["interval"] == 1 and set(kept.values()) != {job["kept"]}:
         raise SystemExit(f"unequal budgets: {kept}")
     row: dict[str, Any] = {"row": name, **{k: job[k] for k in ("policy", "prompt", "kept", "interval", "batch")}}
@@ -127,7 +73,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--steps", type=int, default=16, help="decoding steps a turn")
     args = parser.parse_args()
-    python = python_of(args.venv)
+    python = python_of(args.venv, "--requirement", str(HERE / "requirements.txt"))
     rows = [compare(name, python, job, **how) for name, job, how in cases(args.rounds, args.steps)]
     save("peers-kvpress", rows)
 

@@ -5,7 +5,7 @@ predictor, first weights, order of examples, Adam, noise size and number of samp
 two solvers: its OR-tools backend with GLOP, and, around scipy's Dijkstra, a model written here, so that the cost of its
 loop shows. PyEPO's lambda multiplies the gradient as it comes; ours is in units of its RMS and acts on normalised costs.
 The two have no common value: PyEPO's 20 moves costs by 0.2 to 0.8 of their RMS at the start, depending on the example,
-ours by 1 in every one. So regrets of `blackbox` and `imle` compare defaults, not the methods; only `tian, raw` has
+ours by `lam` in every one. So regrets of `blackbox` and `imle` compare defaults, not the methods; only `tian, raw` has
 PyEPO's units and with them the same algorithm. `spo-plus` and `fenchel-young` have the same settings on both sides.
 Costs below 0 are solved as 0 on both sides. Time: epochs in turns, quartiles of `PyEPO / tian` by round. Regret: after all
 epochs, mean over seeds and range, as a share of the least cost.
@@ -14,20 +14,18 @@ epochs, mean over seeds and range, as a share of the least cost.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
+from _peer import Worker, python_of  # noqa: E402 - beside this file
 from _result import save  # noqa: E402 - beside the other benchmarks
 
 from tian_genco.grad.options import PredictOptions  # noqa: E402
@@ -40,52 +38,6 @@ REQUIREMENTS = ("pyepo==2.2.7", "torch==2.13.0", "ortools==9.15.6755")
 METHODS = ("spo-plus", "blackbox", "fenchel-young", "imle")
 LAMBDA = 20.0  # within the 10 to 20 that PyEPO recommends
 AT = (0.25, 0.5, 0.75)
-
-
-def python_of(venv: Path) -> str:
-    """Python of an environment with PyEPO, made if it is not there."""
-    python = venv / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *REQUIREMENTS], check=True)
-    return str(python)
-
-
-class Worker:
-    """A `pyepo_worker.py` process."""
-
-    def __init__(self, python: str, job: dict[str, Any]) -> None:
-        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
-        self.process = subprocess.Popen(
-            [python, str(HERE / "pyepo_worker.py")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.errors,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
-        )
-        self.ask(json.dumps(job))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        if self.process.stdin:
-            self.process.stdin.close()
-        self.process.wait()
-        self.errors.close()
-
-    def ask(self, request: str) -> float:
-        """CPU seconds of `epoch`, or the `regret` on unseen examples."""
-        assert self.process.stdin is not None  # noqa: S101 - pipes were asked for
-        assert self.process.stdout is not None  # noqa: S101
-        self.process.stdin.write(request + "\n")
-        self.process.stdin.flush()
-        for line in self.process.stdout:
-            if line.startswith("{"):
-                return float(json.loads(line).get("value", 0.0))
-        self.errors.seek(0)
-        raise SystemExit(f"the worker {self.process.args} ended:\n{self.errors.read()[-2000:]}")
 
 
 def write_data(path: Path, options: PredictOptions, seed: int) -> None:
@@ -127,7 +79,7 @@ def compare(
         job = {**shared, "seed": seed, "data": str(folder / f"{seed}.npz")}
         with ExitStack() as stack:
             workers = {
-                side: stack.enter_context(Worker(python_, {**job, **more}))
+                side: stack.enter_context(Worker(python_, HERE / "pyepo_worker.py", {**job, **more}))
                 for side, (python_, more) in sides.items()
                 if seed == 0 or side in regret
             }
@@ -137,12 +89,12 @@ def compare(
                     worker.ask("epoch")  # warms up
                 for _ in range(rounds):
                     for side in rng.permutation(list(workers)):
-                        seconds[side].append(workers[side].ask("epoch"))
+                        seconds[side].append(float(workers[side].ask("epoch")["value"]))
                 done = rounds + 1
             for side, found in regret.items():
                 for _ in range(options.epochs - done):
                     workers[side].ask("epoch")
-                found.append(workers[side].ask("regret"))
+                found.append(float(workers[side].ask("regret")["value"]))
     solves = {"spo-plus": 1, "blackbox": 2, "fenchel-young": options.samples, "imle": 2 * options.samples}[method]
     row: dict[str, Any] = {"method": method, "solves an example": solves, "examples an epoch": options.train}
     for side, s in seconds.items():
@@ -164,7 +116,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=40)
     args = parser.parse_args()
-    python = python_of(args.venv)
+    python = python_of(args.venv, *REQUIREMENTS)
     options = PredictOptions(epochs=args.epochs)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -26,7 +26,7 @@ class Heavy(KVPolicy):
     def select(self, score, token, capacity):
         old = score[..., :-4]
         top = old.sort(dim=-1, descending=True, stable=True).indices[..., : capacity - 4]
-        tail = torch.arange(old.shape[-1], score.shape[-1]).expand(*score.shape[:2], -1)
+        tail = torch.arange(old.shape[-1], score.shape[-1], device=score.device).expand(*score.shape[:2], -1)
         return torch.cat([top, tail], dim=-1).sort(dim=-1).values
 
     def victim_ranks(self, capacity):

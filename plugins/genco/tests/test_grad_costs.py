@@ -87,6 +87,26 @@ def test_gradient_is_that_of_the_formula_and_of_finite_differences():
     assert ((found @ torch.from_numpy(problem.equalities()).T).abs() < 1e-13).all()  # nor along an equality
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gradient_is_that_of_the_chain_of_its_parts(dtype):
+    problem = with_redundant_rows()
+    c = torch.randn(5, 7, generator=torch.Generator().manual_seed(4)).to(dtype).requires_grad_()
+    g = torch.randn(5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    inside = c.double() @ dense_projection(problem)
+    u = inside / (inside.square().sum(1, keepdim=True) / 6).sqrt()
+    (expected,) = torch.autograd.grad(u, c, g)
+    (found,) = torch.autograd.grad(Normaliser(problem)(c), c, g)
+    assert found.dtype == dtype
+    assert torch.allclose(found, expected, rtol=1e-6 if dtype == torch.float32 else 1e-12, atol=1e-12)
+
+
+def test_a_second_derivative_is_refused():
+    c = torch.randn(2, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(6), requires_grad=True)
+    (g,) = torch.autograd.grad(Normaliser(choose(2, 5))(c).pow(3).sum(), c, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        g.sum().backward()
+
+
 def test_a_cost_that_says_nothing_is_zero_with_zero_gradient():
     problem = choose(2, 5)
     c = torch.stack([torch.full((5,), 0.3), torch.zeros(5), torch.arange(5.0)]).requires_grad_()

@@ -151,7 +151,7 @@ def test_the_jackknife_error_of_a_mean_is_its_standard_error():
 
 # -- the recipe --------------------------------------------------------------------------------------------------------
 
-OPTIONS = LaboratoryOptions(points=12, repeats=200, lams=[0.3, 3.0], samples=[4])
+OPTIONS = LaboratoryOptions(points=12, repeats=100, lams=[0.3, 3.0], samples=[4])
 
 
 @pytest.fixture(scope="module")
@@ -236,6 +236,7 @@ def test_results_are_plain_json(finished):
         ({"side": 5}, "side must be 2 to 4"),
         ({"placed": 9}, "placed must be 1 to 8, got 9"),
         ({"lams": [0.1, -1.0]}, "lams > 0"),
+        ({"mu": 0.0}, "gamma, mu and lams > 0"),
         ({"points": 1}, "points >= 4"),
         ({"samples": [1]}, "samples must be >= 2"),
     ],

@@ -90,6 +90,17 @@ def test_equal_rows_are_solved_once_and_rows_without_gradient_not_again():
     assert torch.equal(g[10:], both(layer(BlackBox(0.5)), c[10:], d[10:])[1])
 
 
+def test_rows_that_differ_in_one_entry_are_solved_apart():
+    problem, n = toys.choose(1, 40), 40
+    c = normal(1, n, seed=2).repeat(n + 1, 1)
+    c[torch.arange(n), torch.arange(n)] -= 9.0
+    module = layer(Identity(), solver=toys.VertexSolver(np.eye(n)), problem=problem)
+    assert torch.equal(module(c)[:n], torch.eye(n, dtype=torch.float64))
+    assert module.counts()["reused"] == 0
+    assert torch.equal(module(c[[3, 40, 3, 40]]), module(c)[[3, 40, 3, 40]])
+    assert module.counts()["reused"] == 2
+
+
 def test_ties_are_broken_alike_in_every_sample():
     module = layer(Identity(), tie_seed=3)
     x = module(torch.zeros(6, 5))

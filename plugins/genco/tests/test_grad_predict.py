@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from tian.errors import InvalidInput
 from tian.runs.rundir import create
 from tian_genco.grad import predict
-from tian_genco.grad.options import METHODS, PredictOptions
+from tian_genco.grad.options import METHODS, RELAXED, PredictOptions
 from tian_genco.grad.oracle import Oracle
 from tian_genco.grad.predict_report import sections
 from tian_genco.paths.grid import GridPathSolver
@@ -62,7 +62,7 @@ def test_regret_is_zero_for_the_truth_and_never_negative():
     assert far > predict.regret(test.expected, test, oracle()) >= 0
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, *(pytest.param(m, marks=pytest.mark.slow) for m in RELAXED)])
 def test_every_method_learns(method):
     train, test = predict.make_examples(OPTIONS, oracle(), 1)
     start = predict.Predictor(OPTIONS.features, PROBLEM.n, 1)

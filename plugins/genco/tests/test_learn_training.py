@@ -13,7 +13,7 @@ from tian.errors import DataError, InvalidInput, RunError
 from tian.spec import Solution, Solver
 from tian.testing import conformance
 from tian_genco.grad.costs import Normaliser, ties
-from tian_genco.learn.adversary import gradient_penalty
+from tian_genco.learn.adversary import Adversarial, gradient_penalty
 from tian_genco.learn.critic import TileCritic
 from tian_genco.learn.designs import Layout
 from tian_genco.learn.generator import TileGenerator, straight_through
@@ -186,6 +186,22 @@ def test_a_fixed_critic_is_left_alone_and_an_updated_one_is_not(tmp_path):
     finally:
         pipeline.Pipeline.through = real
     assert seen == {"fixed": False, "updated": True}
+
+
+def test_learning_rates_fall_to_a_tenth_of_whatever_is_updated(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        Adversarial, "on_train_end", lambda self: seen.append([o.param_groups[0]["lr"] for o in self.optimizers()])
+    )
+    go(
+        tmp_path,
+        "train.loss=wgan-gp",
+        "train.critic_steps=2",
+        "train.adversary=fixed",
+        "train.lr=2",
+        "train.lr_through=1",
+    )
+    assert seen == [pytest.approx([0.2, 0.2]), pytest.approx([0.1, 1.0])]
 
 
 def test_weights_go_to_a_folder_and_back(tmp_path):

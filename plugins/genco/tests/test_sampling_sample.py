@@ -163,6 +163,23 @@ def recipe_results(result):
     return json.loads((result.path / "results.json").read_text())
 
 
+# -- other costs than the generator's ----------------------------------------------------------------------------------
+
+
+def test_repair_changes_as_few_cells_as_possible_of_the_generators_levels(source, tmp_path):
+    rules = ["n=6", "constraint=[count(wall) <= 27, dist(player,key) >= 3]"]
+    free = runs.designs(runs.sample(source, tmp_path / "free", "n=6").path)
+    unruled = runs.designs(runs.sample(source, tmp_path / "unruled", "n=6", "costs=repair").path)
+    assert (unruled == free).all()
+    changed = {}
+    for kind in ("repair", "generator"):
+        result = runs.sample(source, tmp_path / kind, *rules, f"costs={kind}")
+        assert runs.value(result, "valid", designs="ours") == 1
+        changed[kind] = (runs.designs(result.path) != free).sum(axis=(1, 2))
+    assert (changed["repair"] <= changed["generator"]).all()
+    assert (changed["repair"] < changed["generator"]).any()
+
+
 # -- conflicts ---------------------------------------------------------------------------------------------------------
 
 
@@ -338,6 +355,8 @@ def test_held_out_sets_are_measured_one_by_one_and_together(source, tmp_path, mo
     each = [runs.value(result, recipe.JSD, rules="; ".join(lines)) for lines in sets]
     assert runs.value(result, recipe.JSD, rules="held-out") == pytest.approx(np.mean(each))
     assert runs.value(result, f"largest {recipe.JSD}") == max(each)
+    page = (result.path / "report.html").read_text()
+    assert f"{np.mean(each):.3f} bit in the mean over the sets, {max(each):.3f} at most" in page
     assert sorted(p.name for p in (result.path / "held_out").iterdir()) == ["01", "02"]
     assert run("genco/verify", [f"from={result.path}"], folder=tmp_path / "v").measurements[0].value == 6
 

@@ -1,6 +1,7 @@
 """Diverse designs against enumeration."""
 
 import dataclasses
+import functools
 import itertools
 import time
 
@@ -27,6 +28,7 @@ def toy():
     return Milp.of(rows, n=n, lower=np.zeros(n), upper=np.ones(n), integer=np.ones(n, bool))
 
 
+@functools.cache
 def designs():
     tiles = [t for t in itertools.product(range(T), repeat=C) if 0 in t and t.count(2) <= 2]
     return np.array([[float(t[i % C] == i // C) for i in range(C * T)] for t in tiles])

@@ -45,9 +45,9 @@ def key(s):
     return (s.status, s.objective, s.bound, None if s.x is None else s.x.tobytes())
 
 
-def test_fifty_costs_on_a_used_solver_get_the_answers_of_fresh_ones():
+def test_many_costs_on_a_used_solver_get_the_answers_of_fresh_ones():
     problem, used = mixed(0), HighsSolver()
-    for cost in np.random.default_rng(1).normal(size=(50, 12)):
+    for cost in np.random.default_rng(1).normal(size=(20, 12)):
         warm = used.solve(problem.instance(cost), time_limit_s=30)
         cold = HighsSolver().solve(problem.instance(cost), time_limit_s=30)
         assert key(warm) == key(cold)

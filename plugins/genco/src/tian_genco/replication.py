@@ -15,7 +15,7 @@ from tian.claims.stats import interval
 from tian.config.compose import options_of
 from tian.types import Measurement
 from tian_genco.learn.pipeline import Pipeline
-from tian_genco.learn.task import CHUNK, solve_all
+from tian_genco.learn.task import repair_costs, solve_all
 from tian_genco.replication_options import ARMS
 from tian_genco.zelda import level_task
 
@@ -114,9 +114,7 @@ class Bench:
         rng = np.random.default_rng([self.seed, n])
         shares = np.bincount(self.task.train.ravel(), minlength=layout.tiles) / self.task.train.size
         raw = rng.choice(layout.tiles, p=shares, size=(n, layout.height, layout.width)).astype(np.uint8)
-        head = self.pipeline.head("logit")
-        logits = layout.planes(torch.from_numpy(layout.x(raw))).float()
-        costs = np.concatenate([head.final(logits[i : i + CHUNK]) for i in range(0, n, CHUNK)])
+        costs = repair_costs(self.pipeline.head("logit"), raw)
         solver = self.run.load("solver", self.options.sampler)
         batch = solve_all(
             solver,

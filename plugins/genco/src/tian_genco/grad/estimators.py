@@ -62,7 +62,7 @@ class BlackBox(Estimator):
         """One further solve."""
         cost, x = saved
         size, direction = _direction(d, self.unit)
-        return size * (solve(cost + self.lam * direction) - x) / self.lam
+        return (solve(torch.add(cost, direction, alpha=self.lam)) - x) * (size / self.lam)
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def _direction(d: Tensor, unit: Literal["rms", "raw"]) -> tuple[Tensor, Tensor]:
     if unit == "raw":
         return torch.ones_like(d[:, :1]), d
     largest = d.abs().amax(1, keepdim=True)  # squares of tiny gradients would underflow
-    size = largest * (d / largest).square().mean(1, keepdim=True).sqrt()
+    size = largest * torch.linalg.vector_norm(d / largest, dim=1, keepdim=True) / d.shape[1] ** 0.5
     return size, d / size
 
 

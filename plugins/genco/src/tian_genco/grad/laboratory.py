@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tian.config.compose import options_of
 from tian.types import Measurement
+from tian_genco.grad.barrier import LogBarrier
 from tian_genco.grad.costs import Normaliser
 from tian_genco.grad.estimators import IMLE, BlackBox, Estimator, Identity, Perturbed, Saved, Solve
 from tian_genco.grad.layer import SolverLayer
@@ -121,7 +122,9 @@ def arms_of(options: LaboratoryOptions, seed: int) -> list[Arm]:
         for two_sided in (False, True):
             label = f"imle{' two-sided' if two_sided else ''}, lambda {lam:g}"
             arms.append(Arm(label, IMLE(gamma_sigma, lam, 4, two_sided=two_sided, k=placed, seed=seed), 4))
-    arms.append(Arm(f"qptl, gamma {options.gamma:g}", QPTL(Placement(options.side, placed), options.gamma)))
+    problem = Placement(options.side, placed)
+    arms.append(Arm(f"qptl, gamma {options.gamma:g}", QPTL(problem, options.gamma)))
+    arms.append(Arm(f"log-barrier, mu {options.mu:g}", LogBarrier(problem, options.mu)))
     arms.append(Arm("wrong sign (control)", WrongSign()))
     return arms
 
@@ -188,7 +191,8 @@ def measure(
         for name, value in numbers(project(found), truth).items():
             columns[name].append(value)
     counts = layer.counts()
-    solves = 1 if isinstance(estimator, QPTL) else (counts["solves"] + counts["reused"]) / options.repeats / len(points)
+    relaxed = isinstance(estimator, QPTL | LogBarrier)
+    solves = 1 if relaxed else (counts["solves"] + counts["reused"]) / options.repeats / len(points)
     return {"solves": solves, **columns}
 
 

@@ -31,7 +31,8 @@ def sections(run: Run) -> list[Section]:
     if not trained:
         return []
     best = max(trained, key=lambda name: trained[name]["cosine"][0])
-    solved = [name for name in trained if "qptl" not in name] or [best]  # a quadratic program is no solve
+    relaxed = ("qptl", "log-barrier")  # their programs are no solves
+    solved = [name for name in trained if not name.startswith(relaxed)] or [best]
     quick = max(solved, key=lambda name: trained[name]["progress per solve"][0])
     lines = [
         f"<p>Nearest in direction among estimators that use the slope of the loss: {best}, cosine "
@@ -67,7 +68,7 @@ def tables(rows: dict[str, Any], found: dict[str, dict[str, tuple[float, float]]
     meaning = (
         '<p class="note">scale: length along the exact gradient, 1 is right. relative bias: distance of the mean '
         "estimate from it. noise: standard deviation of one estimate over the length of the mean. progress per solve: "
-        "squared cosine of one estimate, over its solves, which for qptl are quadratic programs.</p>"
+        "squared cosine of one estimate, over its solves, which for qptl and log-barrier are continuous programs.</p>"
     )
     return table(["estimator", "solves", *FIGURES], body) + meaning + NOTE
 

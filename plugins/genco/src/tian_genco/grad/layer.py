@@ -92,10 +92,10 @@ class _Estimate(torch.autograd.Function):
     def forward(ctx: Any, costs: Tensor, layer: SolverLayer) -> Tensor:
         cost = costs.detach().to("cpu", torch.float64)
         x, saved = layer.estimator.forward(layer.oracle, cost, step=int(layer.step))
-        found = ~x.isnan().any(1)
+        found = ~x.sum(1).isnan()
         ctx.layer, ctx.found = layer, found
         ctx.save_for_backward(*saved)
-        return torch.where(found[:, None], x, 0.0).to(costs)
+        return (x if bool(found.all()) else torch.where(found[:, None], x, 0.0)).to(costs)
 
     @staticmethod
     def backward(ctx: Any, *above: Tensor) -> tuple[Tensor, None]:
@@ -112,9 +112,18 @@ class _Estimate(torch.autograd.Function):
             raise NanError(f"the gradient that reaches the solver layer is not finite in batch row {row}")
         if layer.normaliser is not None:
             d = layer.normaliser.project(d.to(layer.normaliser.basis.device)).cpu()
-        wanted = ctx.found & (d != 0).any(1)
-        grad = torch.zeros_like(d)
-        if bool(wanted.any()):
-            rows = layer.estimator.backward(layer.oracle, tuple(t[wanted] for t in ctx.saved_tensors), d[wanted])
-            grad[wanted] = torch.where(rows.isnan().any(1, keepdim=True), 0.0, rows)
+        wanted, saved = ctx.found & (d.abs().amax(1) > 0), ctx.saved_tensors
+        if bool(wanted.all()):
+            grad = _without_nan(layer.estimator.backward(layer.oracle, saved, d))
+        else:
+            grad = torch.zeros_like(d)
+            if bool(wanted.any()):
+                rows = layer.estimator.backward(layer.oracle, tuple(t[wanted] for t in saved), d[wanted])
+                grad[wanted] = _without_nan(rows)
         return grad.to(above[0]), None
+
+
+def _without_nan(rows: Tensor) -> Tensor:
+    """`rows [B, n]` with zeros in place of rows that hold NaN."""
+    failed = rows.sum(1, keepdim=True).isnan()
+    return torch.where(failed, 0.0, rows) if bool(failed.any()) else rows

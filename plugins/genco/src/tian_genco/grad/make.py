@@ -29,7 +29,7 @@ def make_estimator(options: GradOptions, *, problem: Problem, seed: int = 0) -> 
     if options.name in LOSSES:
         raise InvalidInput(
             f"grad.name={options.name}: {LOSSES[options.name]}",
-            hint="choose identity, blackbox, perturbed, imle or qptl; the losses are in tian_genco.grad.losses",
+            hint="choose identity, blackbox, perturbed, imle, qptl or log-barrier; the losses are in tian_genco.grad.losses",
         )
     match options.name:
         case "identity":
@@ -47,6 +47,10 @@ def make_estimator(options: GradOptions, *, problem: Problem, seed: int = 0) -> 
                 k=options.k,
                 seed=seed,
             )
+        case "log-barrier":
+            from tian_genco.grad.barrier import LogBarrier
+
+            return LogBarrier(problem, mu=options.mu)
         case _:
             from tian_genco.grad.qptl import QPTL
 

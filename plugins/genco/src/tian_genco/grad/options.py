@@ -8,7 +8,8 @@ from typing import Literal
 from tian.errors import InvalidInput
 
 METHODS = ("two-stage", "spo-plus", "fenchel-young", "blackbox", "imle")
-GradName = Literal["identity", "blackbox", "perturbed", "imle", "qptl", "fenchel-young", "spo-plus"]
+RELAXED = ("qptl", "log-barrier")  # dearer by far: left out unless they are named
+GradName = Literal["identity", "blackbox", "perturbed", "imle", "qptl", "log-barrier", "fenchel-young", "spo-plus"]
 
 
 @dataclass
@@ -22,11 +23,12 @@ class GradOptions:
     two_sided: bool = False  # imle: central instead of one-sided differences
     k: int = 10  # imle: entries that are 1 in a typical solution
     gamma: float = 1.0  # qptl: weight of |x|^2 / 2
+    mu: float = 0.1  # log-barrier: weight of the barrier
     normalise: bool = True  # costs to unit RMS without what the optimum does not see
     tie_seed: int | None = 0  # seed of the field of 1e-6 that breaks ties alike in every sample; null: none
 
     def __post_init__(self) -> None:
-        for name in ("lam", "sigma", "gamma"):
+        for name in ("lam", "sigma", "gamma", "mu"):
             if not getattr(self, name) > 0:
                 raise InvalidInput(f"grad.{name} must be > 0, got {getattr(self, name)}")
         for name in ("samples", "k"):
@@ -48,6 +50,7 @@ class LaboratoryOptions:
     lams: list[float] = field(default_factory=lambda: [0.05, 0.3, 1.0, 3.0])  # of blackbox and imle
     samples: list[int] = field(default_factory=lambda: [4, 16])  # of perturbed and the score function, each >= 2
     gamma: float = 1.0  # of qptl
+    mu: float = 0.1  # of log-barrier
 
     def __post_init__(self) -> None:
         cells = self.side**2
@@ -55,8 +58,10 @@ class LaboratoryOptions:
             raise InvalidInput(f"side must be 2 to 4, for every placement to be listed, got {self.side}")
         if not 1 <= self.placed < cells:
             raise InvalidInput(f"placed must be 1 to {cells - 1}, got {self.placed}")
-        if not self.sigma > 0 or not self.gamma > 0 or not all(lam > 0 for lam in self.lams):
-            raise InvalidInput(f"need sigma, gamma and lams > 0, got {self.sigma}, {self.gamma} and {self.lams}")
+        if not all(value > 0 for value in (self.sigma, self.gamma, self.mu, *self.lams)):
+            raise InvalidInput(
+                f"need sigma, gamma, mu and lams > 0, got {self.sigma}, {self.gamma}, {self.mu} and {self.lams}"
+            )
         if self.points < 4 or self.repeats < 20:
             raise InvalidInput(f"need points >= 4 and repeats >= 20, got {self.points} and {self.repeats}")
         if not all(count >= 2 for count in self.samples):
@@ -78,9 +83,11 @@ class PredictOptions:
     lr: float = 0.02  # of Adam, the same for every method
     seeds: int = 5  # repetitions with other data; the intervals are over them
     methods: list[str] = field(default_factory=lambda: list(METHODS))  # the first is the one others are set against
-    lam: float = 1.0  # blackbox, imle: how far the cost moves, in units of its RMS
+    lam: float = 4.0  # blackbox, imle: how far the cost moves, in units of its RMS
     sigma: float = 0.5  # fenchel-young, imle: size of the noise, in units of the cost
     samples: int = 4  # fenchel-young, imle: solves an example
+    gamma: float = 1.0  # qptl: weight of |x|^2 / 2
+    mu: float = 0.1  # log-barrier: weight of the barrier
 
     def __post_init__(self) -> None:
         if self.size < 2 or self.features < 1 or self.degree < 1:
@@ -94,9 +101,10 @@ class PredictOptions:
                 raise InvalidInput(f"{name} must be >= 1, got {getattr(self, name)}")
         if self.seeds < 2:
             raise InvalidInput(f"seeds must be >= 2, for an interval, got {self.seeds}")
-        for name in ("lr", "lam", "sigma"):
+        for name in ("lr", "lam", "sigma", "gamma", "mu"):
             if not getattr(self, name) > 0:
                 raise InvalidInput(f"{name} must be > 0, got {getattr(self, name)}")
-        unknown = sorted(set(self.methods) - set(METHODS))
+        known = METHODS + RELAXED
+        unknown = sorted(set(self.methods) - set(known))
         if unknown or not self.methods:
-            raise InvalidInput(f"methods holds {unknown or 'nothing'}", hint=f"choose of: {', '.join(METHODS)}")
+            raise InvalidInput(f"methods holds {unknown or 'nothing'}", hint=f"choose of: {', '.join(known)}")

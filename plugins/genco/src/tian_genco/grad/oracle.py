@@ -12,9 +12,11 @@ from torch import Tensor
 
 from tian.errors import ContractError, InvalidInput, RunError
 from tian_genco.grad.costs import ties
-from tian_genco.problem import Problem
+from tian_genco.problem import Floats, Problem
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from tian.spec import Instance, SolutionBatch, Solver
 
 MIN_SOLVES = 100  # solves before a share of failures means anything
@@ -81,16 +83,14 @@ class Oracle:
             rows = np.maximum(rows, self.least)
         if not len(rows):
             return torch.zeros(0, self.n, dtype=torch.float64)
-        first: dict[bytes, int] = {}
-        place = np.array([first.setdefault(row.tobytes(), len(first)) for row in rows], np.int64)
-        repeated = len(first) < len(rows)
-        distinct = rows[np.unique(place, return_index=True)[1]] if repeated else rows
+        place = _places(rows)
+        distinct = rows if place is None else rows[np.unique(place, return_index=True)[1]]
         start = time.perf_counter()
         batch = self.solver.solve_costs(self.instance, distinct, time_limit_s=self.time_limit_s)
         self._seconds += time.perf_counter() - start
         self._reused += len(rows) - len(distinct)
         x = self._accepted(batch, len(distinct))
-        return torch.from_numpy(x[place] if repeated else x)
+        return torch.from_numpy(x if place is None else x[place])
 
     def counts(self) -> dict[str, Any]:
         """What was done so far.
@@ -134,8 +134,19 @@ class Oracle:
                 hint="raise the time limit, or max_fail_rate",
             )
         x = np.array(batch.x, np.float64)  # a copy: the solver may keep its own
-        x[~batch.found] = np.nan
+        if not batch.found.all():
+            x[~batch.found] = np.nan
         return x
+
+
+def _places(rows: Floats) -> NDArray[np.int64] | None:
+    """For each row the number of the first one equal bit by bit, among the distinct ones; None when all differ."""
+    some = np.ascontiguousarray(rows[:, :: max(1, rows.shape[1] // 16)])  # mostly enough to tell rows apart
+    if len({row.tobytes() for row in some}) == len(rows):
+        return None
+    first: dict[bytes, int] = {}
+    place = np.array([first.setdefault(row.tobytes(), len(first)) for row in rows], np.int64)
+    return place if len(first) < len(rows) else None
 
 
 def check_costs(costs: Tensor, n: int, *, what: str = "costs") -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -12,21 +12,23 @@ from torch import Tensor, nn
 from tian.config.compose import options_of
 from tian.types import Measurement
 from tian_genco.grad.costs import Normaliser
-from tian_genco.grad.estimators import IMLE, BlackBox, Estimator
 from tian_genco.grad.layer import SolverLayer
 from tian_genco.grad.losses import FenchelYoung, SPOPlus
+from tian_genco.grad.make import make_estimator
 from tian_genco.grad.noise import generator
+from tian_genco.grad.options import GradOptions
 from tian_genco.grad.oracle import Oracle
 from tian_genco.paths.grid import GridPathSolver
 from tian_genco.paths.problem import PathProblem
 
 if TYPE_CHECKING:
     from tian.runs.rundir import Run
-    from tian_genco.grad.options import PredictOptions
+    from tian_genco.grad.options import GradName, PredictOptions
 
 FILE = "predict.json"
 FLOOR = "expected costs (floor)"  # what no prediction from features can beat but by luck
 LIMIT = 10.0  # seconds a solve; paths take microseconds
+LOSSES = ("two-stage", "spo-plus", "fenchel-young")  # minimised without a gradient through the solver
 DATA, WEIGHTS, ORDER = 4, 5, 6  # streams of randomness
 
 
@@ -91,23 +93,36 @@ class Objective(nn.Module):
         self.method = method
         self.spo_plus = SPOPlus(oracle)
         self.fenchel_young = FenchelYoung(oracle, sigma=options.sigma, samples=options.samples, seed=seed)
-        estimator: Estimator = BlackBox(options.lam)
-        if method == "imle":
-            estimator = IMLE(options.sigma, options.lam, options.samples, k=problem.height, seed=seed)
-        self.layer = SolverLayer(
-            oracle.solver, problem, estimator, time_limit_s=LIMIT, normaliser=Normaliser(problem), least=0.0
-        )
+        self.layer: SolverLayer | None = None
+        if method not in LOSSES:
+            grad = GradOptions(
+                name=cast("GradName", method),
+                lam=options.lam,
+                sigma=options.sigma,
+                samples=options.samples,
+                k=problem.height,
+                gamma=options.gamma,
+                mu=options.mu,
+            )
+            self.layer = SolverLayer(
+                oracle.solver,
+                problem,
+                make_estimator(grad, problem=problem, seed=seed),
+                time_limit_s=LIMIT,
+                normaliser=Normaliser(problem),
+                least=0.0,
+            )
 
     def forward(self, predicted: Tensor, examples: Examples) -> Tensor:
         """The mean loss."""
-        if self.method == "two-stage":
-            return (predicted - examples.costs).square().mean()
+        if self.layer is not None:
+            chosen: Tensor = self.layer(predicted)
+            return (examples.costs * chosen).sum(1).mean()
         if self.method == "spo-plus":
             return torch.as_tensor(self.spo_plus(predicted, examples.costs).mean())
         if self.method == "fenchel-young":
             return torch.as_tensor(self.fenchel_young(predicted, examples.paths).mean())
-        chosen: Tensor = self.layer(predicted)
-        return (examples.costs * chosen).sum(1).mean()
+        return (predicted - examples.costs).square().mean()
 
 
 def learn(method: str, examples: Examples, oracle: Oracle, options: PredictOptions, seed: int) -> Predictor:

@@ -14,6 +14,7 @@ from torch import Tensor
 from tian.errors import InvalidInput, RunError
 from tian_genco.grad.estimators import Estimator, Saved, Solve
 from tian_genco.problem import Floats, Milp, Problem
+from tian_genco.solving.engine import Quiet, as_highs
 
 ACTIVE = 1e-7  # how near to its bound a column or row counts as held by it; the solver is exact to about 1e-9
 
@@ -89,23 +90,17 @@ class QPTL(Estimator):
 
 def _engine(milp: Milp, gamma: float) -> highspy.Highs:
     """The relaxation with its quadratic term, not yet any cost."""
-    lp = highspy.HighsLp()
-    lp.num_col_, lp.num_row_ = len(milp.col_lower), len(milp.row_lower)
-    lp.col_cost_ = np.zeros(lp.num_col_)
-    lp.col_lower_, lp.col_upper_ = milp.col_lower, milp.col_upper
-    lp.row_lower_, lp.row_upper_ = milp.row_lower, milp.row_upper
-    lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
-    lp.a_matrix_.start_, lp.a_matrix_.index_, lp.a_matrix_.value_ = milp.indptr, milp.indices, milp.values
     hessian = highspy.HighsHessian()
-    hessian.dim_ = lp.num_col_
+    columns = len(milp.col_lower)
+    hessian.dim_ = columns
     hessian.format_ = highspy.HessianFormat.kTriangular
-    hessian.start_ = np.minimum(np.arange(lp.num_col_ + 1), milp.n)
+    hessian.start_ = np.minimum(np.arange(columns + 1), milp.n)
     hessian.index_ = np.arange(milp.n)
     hessian.value_ = np.full(milp.n, gamma)
-    engine = highspy.Highs()
+    engine = Quiet()
     for name, value in (("output_flag", False), ("threads", 1), ("qp_regularization_value", 0.0)):
         engine.setOptionValue(name, value)
-    engine.passModel(lp)
+    engine.passModel(as_highs(milp, relaxed=True))
     engine.passHessian(hessian)
     return engine
 

@@ -9,6 +9,7 @@ from lightning import LightningModule
 from torch import nn
 
 from tian.training.loader import StepLoader
+from tian.training.module import lr_share
 from tian_genco.learn.match import generator_of
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ class Adversarial(LightningModule):
         real: `[R, T, H, W]` one-hot designs of the data.
         designs: logits -> designs `[B, T, H, W]` with a gradient.
         train: options; `critic_steps`, `gp` and `adversary`.
-        lr: learning rate of both.
+        lr: learning rate of both, which falls to a tenth.
+        steps: planned number of steps of the generator.
     """
 
     def __init__(
@@ -48,24 +50,31 @@ class Adversarial(LightningModule):
         designs: Callable[[Tensor], Tensor],
         train: TrainOptions,
         lr: float,
+        steps: int,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.net, self.critic, self.designs, self.train_options, self.lr = net, critic, designs, train, lr
+        self.net, self.critic, self.designs, self.train_options = net, critic, designs, train
+        self.lr, self.steps = lr, steps
         self.real: Tensor
         self.register_buffer("real", real, persistent=False)
         self.metrics: dict[str, Tensor] = {}
 
     def configure_optimizers(self) -> Any:
-        """Adam for each of the two."""
+        """Adam and a schedule for each of the two."""
         parts: tuple[nn.Module, nn.Module] = (self.net, self.critic)
-        return [torch.optim.Adam(p.parameters(), lr=self.lr, betas=BETAS) for p in parts]
+        optimizers = [torch.optim.Adam(p.parameters(), lr=self.lr, betas=BETAS) for p in parts]
+        return optimizers, [torch.optim.lr_scheduler.LambdaLR(o, self._share) for o in optimizers]
+
+    def _share(self, step: int) -> float:
+        return lr_share(step, steps=self.steps, warmup=0.0, final=0.1)
 
     def training_step(self, batch: dict[str, Tensor], _index: int) -> None:
         """`critic_steps` steps of the critic, then one of the generator, each with noise of its own."""
         of_net, of_critic = self.optimizers()
+        updated = self.train_options.adversary == "updated"
         distance = torch.zeros((), device=self.device)
-        for k in range(self.train_options.critic_steps if self.train_options.adversary == "updated" else 0):
+        for k in range(self.train_options.critic_steps if updated else 0):
             real = self.real[batch["index"][k]]
             with torch.no_grad():
                 fake = self.designs(self.net(batch["z"][k], batch["noise"][k]))
@@ -79,6 +88,8 @@ class Adversarial(LightningModule):
         of_net.zero_grad()
         self.manual_backward(loss)
         of_net.step()
+        for schedule in self.lr_schedulers()[: 1 + updated]:
+            schedule.step()
         self.metrics = {"loss": loss.detach(), "distance": distance.detach()}
 
 

@@ -149,7 +149,7 @@ class Pipeline:
         module: Any
         if critic is not None:
             planes = self.task.judge(self.options.eval).planes(self.task.train)
-            module = Adversarial(net, critic, planes, designs=designs, train=train, lr=lr)
+            module = Adversarial(net, critic, planes, designs=designs, train=train, lr=lr, steps=steps)
             loader = adversarial_batches(net, train=train, n_real=len(planes), seed=seed, steps=steps)
         else:
             penalty = self._asking(ask, train.costs) if ask else None

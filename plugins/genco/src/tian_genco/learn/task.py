@@ -90,6 +90,13 @@ def costs_of(net: TileGenerator, head: CostHead, n: int, *, seed: int) -> tuple[
     return np.concatenate(costs), np.concatenate(raw)
 
 
+def repair_costs(head: CostHead, grids: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Costs `[k, n_x]` float64 under which the cheapest design changes as few cells as possible of `grids [k, H, W]`."""
+    parts = [grids[start : start + CHUNK] for start in range(0, len(grids), CHUNK)]
+    x = [torch.from_numpy(head.layout.x(part)).float() for part in parts]
+    return np.concatenate([head.final(head.layout.planes(part)) for part in x])
+
+
 def solve_all(
     solver: Solver, problem: Problem, costs: NDArray[np.float64], *, time_limit_s: float, run: Run, desc: str
 ) -> SolutionBatch:

@@ -14,7 +14,7 @@ from tian.spec import Instance, Solution, SolutionBatch, Solver
 from tian.spec.solver import Status
 from tian_genco.levels.options import OracleOptions
 from tian_genco.levels.rules import LevelRules
-from tian_genco.levels.steiner import OPTIMAL, OUT_OF_BUDGET, TOO_MANY_ENEMIES, solve_rows
+from tian_genco.levels.steiner import NOT_FINITE, OPTIMAL, OUT_OF_BUDGET, TOO_MANY_ENEMIES, solve_rows
 from tian_genco.levels.tiles import EMPTY, ENEMIES, NAMES, TILES
 
 Floats = NDArray[np.float64]
@@ -56,59 +56,82 @@ class LevelOracle(Solver):
         start = time.perf_counter()
         rules = _rules_of(inst)
         costs = _checked(costs, rules)
-        tiles, objective, verdict, _ = self._rows(costs, rules)
-        bound = objective.copy()
-        route = np.where(verdict == OPTIMAL, "oracle", "mip").astype(object)
-        status = np.full(len(costs), "optimal", object)
-        if self.options.limit == "multiplier":
-            limited = np.flatnonzero(verdict == TOO_MANY_ENEMIES)
-            verdict[limited] = self._price_enemies(costs, rules, limited, tiles, objective, bound)
-            priced = limited[verdict[limited] == OPTIMAL]
-            route[priced] = "multiplier"
-            gap = objective[priced] - bound[priced]
-            status[priced] = np.where(gap <= _GAP * np.maximum(1.0, np.abs(objective[priced])), "optimal", "feasible")
-        seconds = np.full(len(costs), (time.perf_counter() - start) / max(1, len(costs)))
-        x = np.zeros(costs.shape)
-        np.put_along_axis(x, tiles.astype(np.int64) * rules.cells + np.arange(rules.cells), 1.0, axis=1)
+        x, objective, verdict, other = self._rows(costs, rules)
+        # A single call finds the caches cold: each function of numpy in what follows costs it 10 us, a list next to none.
+        count = len(costs)
+        optimal: Status = "optimal"
         batch = SolutionBatch(
             x=x,
             objective=objective,
-            bound=bound,
-            status=cast("tuple[Status, ...]", tuple(status)),
-            found=np.ones(len(costs), bool),
-            seconds=seconds,
-            route=tuple(route),
+            bound=objective.copy(),
+            status=(optimal,) * count,
+            found=np.array([True] * count, np.bool_),
+            seconds=np.array([(time.perf_counter() - start) / max(1, count)] * count, np.float64),
+            route=("oracle",) * count,
         )
-        left = np.flatnonzero(verdict != OPTIMAL)
-        return self._by_rows(batch, inst, costs, left, time_limit_s, seed) if len(left) else batch
+        return self._harder(batch, verdict, inst, costs, time_limit_s, seed) if other else batch
 
-    def _rows(self, costs: Floats, rules: LevelRules) -> tuple[NDArray[np.uint8], Floats, NDArray[np.uint8], Any]:
-        found: tuple[NDArray[np.uint8], Floats, NDArray[np.uint8], Any] = solve_rows(
+    def _rows(self, costs: Floats, rules: LevelRules) -> tuple[Floats, Floats, NDArray[np.uint8], int]:
+        found: tuple[Floats, Floats, NDArray[np.uint8], int] = solve_rows(
             costs, rules.height, rules.width, float(rules.enemy_share), self.options.max_triples
         )
         return found
+
+    def _harder(
+        self,
+        batch: SolutionBatch,
+        verdict: NDArray[np.uint8],
+        inst: Instance,
+        costs: Floats,
+        time_limit_s: float,
+        seed: int,
+    ) -> SolutionBatch:
+        """The batch with answers by prices or by HiGHS where its own are none, `verdict [B]`."""
+        _refuse_infinite(costs, verdict, inst.payload)
+        start = time.perf_counter()
+        status, route = np.array(batch.status, object), np.array(batch.route, object)
+        if self.options.limit == "multiplier":
+            limited = np.flatnonzero(verdict == TOO_MANY_ENEMIES)
+            verdict[limited] = self._price_enemies(costs, inst.payload, limited, batch.x, batch.objective, batch.bound)
+            priced = limited[verdict[limited] == OPTIMAL]
+            value = batch.objective[priced]
+            closed = value - batch.bound[priced] <= _GAP * np.maximum(1.0, np.abs(value))
+            status[priced], route[priced] = np.where(closed, "optimal", "feasible"), "multiplier"
+            batch.seconds[limited] += (time.perf_counter() - start) / max(1, len(limited))
+        left = np.flatnonzero(verdict != OPTIMAL)
+        if len(left):
+            mip = self._by_rows(inst, costs[left], time_limit_s, seed)
+            for old, new in (
+                (batch.x, mip.x),
+                (batch.objective, mip.objective),
+                (batch.bound, mip.bound),
+                (batch.found, mip.found),
+            ):
+                old[left] = new
+            batch.seconds[left] += mip.seconds
+            status[left], route[left] = np.array(mip.status, object), "mip"
+        return replace(batch, status=cast("tuple[Status, ...]", tuple(status)), route=tuple(route))
 
     def _price_enemies(
         self,
         costs: Floats,
         rules: LevelRules,
         rows: NDArray[np.int64],
-        tiles: NDArray[np.uint8],
+        x: Floats,
         objective: Floats,
         bound: Floats,
     ) -> NDArray[np.uint8]:
-        """Overwrite tiles, objective and bound of `rows` by solutions that meet the enemy limit; their verdicts.
+        """Overwrite x, objective and bound of `rows` by solutions that meet the enemy limit; their verdicts.
 
         With mu >= 0 on the limit, min (c + mu a) . x is a lower bound, since a . x <= 0 for every level allowed. mu is
         doubled until the limit is met and then found more closely by bisection; the best level met on the way is kept.
         """
-        cells = np.arange(rules.cells)
         limit = np.zeros((len(TILES), rules.cells))
         limit[list(ENEMIES)] = 1.0
         limit[EMPTY] = -rules.enemy_share
-        limit[:, np.setdiff1d(cells, rules.interior())] = 0.0
-        inside = costs.reshape(len(costs), len(TILES), rules.cells)[:, :, rules.interior()]
-        mu = np.array([_FIRST_PRICE * np.ptp(inside[i], axis=0).mean() for i in rows])
+        limit[:, np.setdiff1d(np.arange(rules.cells), rules.interior())] = 0.0
+        inside = costs[rows].reshape(len(rows), len(TILES), rules.cells)[:, :, rules.interior()]
+        mu = np.array([_FIRST_PRICE * np.ptp(row, axis=0).mean() for row in inside])
         low, high = np.zeros(len(rows)), np.full(len(rows), np.inf)
         halvings = np.full(len(rows), _HALVINGS)
         verdict = np.full(len(rows), TOO_MANY_ENEMIES, np.uint8)
@@ -127,40 +150,21 @@ class LevelOracle(Solver):
                     low[k] = mu[k]
                 else:
                     high[k] = mu[k]
-                    cost = float(costs[i][found[j].astype(np.int64) * rules.cells + cells].sum())
+                    cost = float(costs[i][found[j] > 0.0].sum())  # a product's last bits may depend on where rows lie
                     if verdict[k] != OPTIMAL or cost < objective[i]:
-                        verdict[k], tiles[i], objective[i] = OPTIMAL, found[j], cost
+                        verdict[k], x[i], objective[i] = OPTIMAL, found[j], cost
                 halvings[k] -= np.isfinite(high[k])
                 mu[k] = (low[k] + high[k]) / 2 if np.isfinite(high[k]) else 2 * mu[k]
         bound[rows] = np.minimum(bound[rows], objective[rows])
         return verdict
 
-    def _by_rows(
-        self,
-        batch: SolutionBatch,
-        inst: Instance,
-        costs: Floats,
-        left: NDArray[np.int64],
-        time_limit_s: float,
-        seed: int,
-    ) -> SolutionBatch:
-        """The batch with the answers `left` taken from HiGHS."""
+    def _by_rows(self, inst: Instance, costs: Floats, time_limit_s: float, seed: int) -> SolutionBatch:
+        """Answers of HiGHS."""
         if self._highs is None:
             from tian_genco.solving.highs import HighsSolver
 
             self._highs = HighsSolver()  # kept, for it keeps what it compiled
-        mip = self._highs.solve_costs(inst, costs[left], time_limit_s=time_limit_s, seed=seed)
-        status, route = np.array(batch.status, object), np.array(batch.route, object)
-        for old, new in (
-            (batch.x, mip.x),
-            (batch.objective, mip.objective),
-            (batch.bound, mip.bound),
-            (batch.found, mip.found),
-        ):
-            old[left] = new
-        batch.seconds[left] += mip.seconds
-        status[left], route[left] = np.array(mip.status, object), "mip"
-        return replace(batch, status=cast("tuple[Status, ...]", tuple(status)), route=tuple(route))
+        return self._highs.solve_costs(inst, costs, time_limit_s=time_limit_s, seed=seed)
 
 
 def _rules_of(inst: Instance) -> LevelRules:
@@ -179,11 +183,15 @@ def _checked(costs: Floats, rules: LevelRules) -> Floats:
         raise InvalidInput(
             f"costs have shape {costs.shape}, a level of {rules.height} x {rules.width} cells needs [B, {rules.n}]"
         )
-    if not np.isfinite(costs).all():
+    return costs
+
+
+def _refuse_infinite(costs: Floats, verdict: NDArray[np.uint8], rules: LevelRules) -> None:
+    """Raise InvalidInput for the first cost that is not finite."""
+    if NOT_FINITE in verdict:
         b, i = (int(v[0]) for v in np.nonzero(~np.isfinite(costs)))
         tile, cell = divmod(i, rules.cells)
         where = f"{NAMES[tile]} at row {cell // rules.width}, column {cell % rules.width}"
         raise InvalidInput(
             f"cost {b} of the batch is {costs[b, i]} for {where}", hint="look where NaN or infinity comes from"
         )
-    return costs

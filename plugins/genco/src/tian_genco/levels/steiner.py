@@ -18,57 +18,43 @@ from tian_genco.levels.tiles import DOOR, EMPTY, ENEMY1, ENEMY3, KEY, PLAYER, WA
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-OPTIMAL, TOO_MANY_ENEMIES, OUT_OF_BUDGET = range(3)
+OPTIMAL, TOO_MANY_ENEMIES, OUT_OF_BUDGET, NOT_FINITE = range(4)
 _TILES = 8
 
 
+@njit(cache=True)
 def solve_rows(
     costs: Floats, height: int, width: int, share: float, max_triples: int
-) -> tuple[NDArray[np.uint8], Floats, NDArray[np.uint8], Ints]:
-    """Solve each row of `costs [B, 8*H*W]` float64.
+) -> tuple[Floats, Floats, NDArray[np.uint8], int]:
+    """Solve each row of `costs [B, 8*H*W]`, contiguous float64.
 
     Returns:
-        tiles `[B, H*W]` uint8; their cost `[B]` float64, without the enemy limit the least (a lower bound with it);
-        verdicts `[B]` (`OPTIMAL`; `TOO_MANY_ENEMIES`: the tiles break the limit; `OUT_OF_BUDGET`: the search was cut
-        off, tiles and cost mean nothing); triples examined `[B]`.
+        x `[B, 8*H*W]` float64; its cost `[B]` float64, without the enemy limit the least (a lower bound with it);
+        verdicts `[B]` (`OPTIMAL`; `TOO_MANY_ENEMIES`: x breaks the limit; `OUT_OF_BUDGET`: the search was cut off, and
+        `NOT_FINITE`: there is NaN or infinity among the costs, x and cost then mean nothing); how many verdicts are
+        another than `OPTIMAL`.
     """
-    batch, cells = costs.shape[0], height * width
-    inside = np.arange(cells).reshape(height, width)[1:-1, 1:-1].flatten()
-    tiles, objective = np.zeros((batch, cells), np.uint8), np.zeros(batch)
-    verdict, examined = np.zeros(batch, np.uint8), np.zeros(batch, np.int64)
-    price, dist = np.full(cells, np.inf), np.empty((cells + 2, cells))
-    back = np.empty((cells + 2, cells), np.int64)
-    _solve_rows(costs, inside, width, share, max_triples, price, dist, back, tiles, objective, verdict, examined)
-    return tiles, objective, verdict, examined
-
-
-@njit(cache=True)
-def _solve_rows(
-    costs: Floats,
-    inside: Ints,
-    width: int,
-    share: float,
-    max_triples: int,
-    price: Floats,
-    dist: Floats,
-    back: Ints,
-    tiles: NDArray[np.uint8],
-    objective: Floats,
-    verdict: NDArray[np.uint8],
-    examined: Ints,
-) -> None:
-    """Fill the last four.
-
-    Scratch: `price [H*W]`, infinite on the border; `dist` and `back` `[H*W + 2, H*W]`, a row for the ways from each
-    cell, and two for those of player and key around the door.
-    """
-    cells = len(price)
-    opened, delta = np.zeros(cells, np.uint8), np.zeros((3, cells))
-    for b in range(len(costs)):
-        cost, level = costs[b].reshape(_TILES, cells), tiles[b]
+    batch, cells = len(costs), height * width
+    x, objective = np.zeros(costs.shape), np.zeros(batch)
+    verdict, other = np.zeros(batch, np.uint8), batch
+    inside = np.empty((height - 2) * (width - 2), np.int64)
+    for i in range(len(inside)):
+        inside[i] = (i // (width - 2) + 1) * width + i % (width - 2) + 1
+    price = np.full(cells, np.inf)  # and infinite it stays on the border
+    # A row for the ways from each cell, and two for those of player and key around the door.
+    dist, back = np.empty((cells + 2, cells)), np.empty((cells + 2, cells), np.int64)
+    level, opened, delta = np.zeros(cells, np.uint8), np.zeros(cells, np.uint8), np.zeros((3, cells))
+    for b in range(batch):
+        wrong = 0
+        for i in range(costs.shape[1]):
+            wrong += not abs(costs[b, i]) < np.inf
+        if wrong:
+            verdict[b] = NOT_FINITE
+            continue
+        cost = costs[b].reshape(_TILES, cells)
         _price(cost, inside, price, level, opened, delta)
-        p, k, g, examined[b] = _search(inside, width, price, delta, dist, back, max_triples)
-        if examined[b] > max_triples:
+        p, k, g, examined = _search(inside, width, price, delta, dist, back, max_triples)
+        if examined > max_triples:
             verdict[b] = OUT_OF_BUDGET
             continue
         v = _join(p, k, g, inside, width, price, dist, back)[1]
@@ -78,10 +64,15 @@ def _solve_rows(
         level[p], level[k], level[g] = PLAYER, KEY, DOOR
         empty = enemies = 0
         for i in range(cells):
+            x[b, level[i] * cells + i] = 1.0
             objective[b] += cost[level[i], i]
             empty += level[i] == EMPTY
             enemies += ENEMY1 <= level[i] <= ENEMY3
-        verdict[b] = TOO_MANY_ENEMIES if enemies > share * empty + 1e-9 else OPTIMAL
+        if enemies > share * empty + 1e-9:
+            verdict[b] = TOO_MANY_ENEMIES
+        else:
+            other -= 1
+    return x, objective, verdict, other
 
 
 @njit(cache=True)
@@ -98,14 +89,14 @@ def _price(
 ) -> None:
     """Fill price, cheapest tile, tile when opened, and delta of player, key and door, for the interior cells."""
     for i in inside:
-        free = EMPTY
+        free, lowest = EMPTY, cost[EMPTY, i]
         for t in range(ENEMY1, ENEMY3 + 1):
-            if cost[t, i] < cost[free, i]:
-                free = t
+            if cost[t, i] < lowest:
+                free, lowest = t, cost[t, i]
         opened[i] = free
-        level[i] = free if cost[free, i] < cost[WALL, i] else WALL
-        least = cost[level[i], i]
-        price[i] = cost[free, i] - least
+        level[i] = free if lowest < cost[WALL, i] else WALL
+        least = min(lowest, cost[WALL, i])
+        price[i] = lowest - least
         delta[0, i] = cost[PLAYER, i] - least
         delta[1, i] = cost[KEY, i] - least
         delta[2, i] = cost[DOOR, i] - least
@@ -116,17 +107,22 @@ def _search(
     inside: Ints, width: int, price: Floats, delta: Floats, dist: Floats, back: Ints, max_triples: int
 ) -> tuple[int, int, int, int]:
     """The best player, key and door, and how many triples were examined; more than `max_triples` means cut off."""
-    players, keys, doors = _sorted(inside, delta[0]), _sorted(inside, delta[1]), _sorted(inside, delta[2])
-    least_key, least_door = delta[1, keys[0]], delta[2, doors[0]]
+    count = len(inside)
+    order, done = np.empty((3, count), np.int64), np.zeros(3, np.int64)
+    order[:] = inside
+    least_key = delta[1, _ranked(0, order[1], done[1:2], delta[1])]
+    least_door = delta[2, _ranked(0, order[2], done[2:3], delta[2])]
     known = np.zeros(len(price), np.bool_)  # cells whose distances are there
     best, player, key, door, examined = np.inf, -1, -1, -1, 0
-    for p in players:
+    for i in range(count):
+        p = _ranked(i, order[0], done[0:1], delta[0])
         if delta[0, p] + least_key + least_door >= best:
             break
         if not known[p]:
             known[p] = True
             _distances(p, -1, inside, width, price, dist[p], back[p])
-        for k in keys:
+        for j in range(count):
+            k = _ranked(j, order[1], done[1:2], delta[1])
             two = delta[0, p] + delta[1, k]
             if two + least_door >= best:
                 break
@@ -135,7 +131,8 @@ def _search(
             if not known[k]:
                 known[k] = True
                 _distances(k, -1, inside, width, price, dist[k], back[k])
-            for g in doors:
+            for h in range(count):
+                g = _ranked(h, order[2], done[2:3], delta[2])
                 three = two + delta[2, g]
                 if three + dist[p, k] >= best:
                     break
@@ -152,26 +149,40 @@ def _search(
                 if not known[g]:
                     known[g] = True
                     _distances(g, -1, inside, width, price, dist[g], back[g])
-                # First as if the way could lead through the door: a lower bound.
-                if three + _meet(p, k, g, inside, price, dist[p], dist[k], dist[g])[0] >= best:
+                # First as if the way could lead through the door: a lower bound, and exact when it does not.
+                met, v = _meet(p, k, g, inside, price, dist[p], dist[k], dist[g])
+                if three + met >= best:
                     continue
-                value = three + _join(p, k, g, inside, width, price, dist, back)[0]
-                if value < best:
-                    best, player, key, door = value, p, k, g
+                if _leads_through(g, v, p, back[p]) or _leads_through(g, v, k, back[k]):
+                    met = _join(p, k, g, inside, width, price, dist, back)[0]
+                if three + met < best:
+                    best, player, key, door = three + met, p, k, g
     return player, key, door, examined
 
 
 @njit(cache=True)
-def _sorted(cells: Ints, by: Floats) -> Ints:
-    """The cells by ascending value, equal ones in their order; far quicker to compile than a library sort."""
-    out = cells.copy()
-    for i in range(1, len(out)):
-        cell, j = out[i], i
-        while j > 0 and by[out[j - 1]] > by[cell]:
-            out[j] = out[j - 1]
-            j -= 1
-        out[j] = cell
-    return out
+def _ranked(rank: int, order: Ints, done: Ints, by: Floats) -> int:
+    """The cell of `rank` by ascending value, equal ones by number; `order` is sorted as far as was asked, `done [1]`.
+
+    The search rarely asks for more than the first few.
+    """
+    while done[0] <= rank:
+        at = done[0]
+        for i in range(at + 1, len(order)):
+            lower = by[order[i]] < by[order[at]]
+            if lower or (by[order[i]] == by[order[at]] and order[i] < order[at]):
+                at = i
+        order[done[0]], order[at] = order[at], order[done[0]]
+        done[0] += 1
+    return int(order[rank])
+
+
+@njit(cache=True)
+def _leads_through(shut: int, cell: int, source: int, back: Ints) -> bool:
+    """Whether the way from `cell` back to `source` meets the cell `shut`."""
+    while cell not in (source, shut):
+        cell = back[cell]
+    return cell == shut
 
 
 @njit(cache=True)
@@ -220,13 +231,14 @@ def _distances(source: int, shut: int, inside: Ints, width: int, price: Floats, 
             v = inside[j] if forward else inside[len(inside) - 1 - j]
             if v == shut:
                 continue
-            before = v - width
-            for u in (v - 1, v + 1, v + width):
-                if leave[u] < leave[before]:
-                    before = u
-            if leave[before] < dist[v]:
-                dist[v] = leave[before]
-                leave[v] = dist[v] + price[v]
-                back[v] = before
+            # Minima first: which neighbour it was matters only where the distance falls, and branches are dear here.
+            least = min(min(leave[v - width], leave[v - 1]), min(leave[v + 1], leave[v + width]))  # noqa: PLW3301 - no chain
+            if least < dist[v]:
+                dist[v] = least
+                leave[v] = least + price[v]
+                for u in (v - width, v - 1, v + 1, v + width):
+                    if leave[u] == least:
+                        back[v] = u
+                        break
                 changed = True
         forward = not forward

@@ -110,6 +110,9 @@ class SamplingOptions:
     time_limit_s: float = 60.0  # seconds for each solve
     reference: int = 1000  # designs without the rules that patterns are compared with
     held_out: bool = False  # in place of constraint: the 20 sets of rules nobody tuned anything on, n designs each
+    costs: Literal["generator", "repair"] = (
+        "generator"  # repair: only its levels are kept, and as few of their cells changed as the rules need; for comparison
+    )
     enforce: bool = True  # false: draw without the rules and only look whether they are met; for comparison
     tamper: TamperOptions = field(default_factory=TamperOptions)
     archive: ArchiveOptions = field(default_factory=ArchiveOptions)

@@ -16,7 +16,7 @@ from tian.errors import RunError
 from tian.types import Measurement
 from tian_genco.learn.measures import copies, pattern_jsd
 from tian_genco.learn.pipeline import share
-from tian_genco.learn.task import solve_all
+from tian_genco.learn.task import repair_costs, solve_all
 from tian_genco.levels.language import parse_rules
 from tian_genco.levels.tiles import TILES, to_grid
 from tian_genco.sampling.archive import Samples, fill_archive
@@ -116,6 +116,9 @@ class Sampler:
         self.oracle = run.load("solver", options.oracle)
         self.costs = source.costs(options.n, seed=self.seed)
         self.free = self._free(self.costs, "designs without the rules")
+        if options.costs == "repair":
+            self.costs = repair_costs(source.head, self._grids(self.free))
+            self.free = self._free(self.costs, "the same as designs to repair")
         others = source.costs(options.reference, seed=REFERENCE_SEED + self.seed)
         self.reference = self._grids(self._free(others, "designs to compare with"))
 

@@ -13,7 +13,7 @@ from tian.types import Section
 from tian_genco.learn.report import measures_table
 from tian_genco.levels.draw import gallery_svg
 from tian_genco.sampling.record import DESIGNS
-from tian_genco.sampling.sample import ARCHIVE, RESULTS
+from tian_genco.sampling.sample import ARCHIVE, JSD, RESULTS
 
 if TYPE_CHECKING:
     from tian.runs.rundir import Run
@@ -70,12 +70,18 @@ def sections(run: Run) -> list[Section]:
 
 def _held_out(results: dict[str, Any], metrics: list[dict[str, Any]]) -> list[Section]:
     sets = results["held_out"]
-    valid = next((m for m in metrics if m["name"] == "valid under held-out rules"), None)
-    share = f": {valid['value']:.1%} valid" if valid else ""
+    over_sets = {m["name"]: m["value"] for m in metrics if m["by"].get("rules") == "held-out"}
+    share = f": {over_sets['valid under held-out rules']:.1%} valid" if over_sets else ""
     lines = [
         f"<p>{len(sets)} sets of rules (version {results['version']}), written down before any of them was run, on the "
         f"generator {escape(results['source'])}, which was not trained again.</p>"
     ]
+    if over_sets:
+        chance = next(m["value"] for m in metrics if m["by"].get("rules") == "none")
+        lines.append(
+            f"<p>Divergence of the patterns from those without rules: {over_sets[JSD]:.3f} bit in the mean over the sets, "
+            f"{over_sets[f'largest {JSD}']:.3f} at most, and {chance:.3f} for as many designs without any rule.</p>"
+        )
     routes = [["; ".join(s["rules"]), ", ".join(f"{k}: {v}" for k, v in s["routes"].items())] for s in sets]
     return [
         Section(f"{len(sets)} held-out sets of rules{share}", "".join(lines)),

@@ -50,10 +50,11 @@ class Outcome:
     route: str
 
 
-class _Quiet(highspy.Highs):
-    """HiGHS that says nothing: setting up callbacks, which nothing here needs, prints a banner."""
+class Quiet(highspy.Highs):
+    """HiGHS that says nothing."""
 
     def enableCallbacks(self) -> None:  # noqa: N802 - the name of highspy
+        """Nothing: no callbacks are needed, and setting them up prints a banner."""
         self.setOptionValue("output_flag", False)  # noqa: FBT003
 
 
@@ -70,9 +71,9 @@ class Engine:
         self.milp = milp
         self.relaxed = relaxed or not milp.integer.any()
         options = options or HighsOptions()
-        self._lp = _as_highs(milp, relaxed=self.relaxed)
+        self._lp = as_highs(milp, relaxed=self.relaxed)
         self._columns = np.arange(milp.n, dtype=np.int32)
-        self._highs = _Quiet()
+        self._highs = Quiet()
         for name, value in {
             "threads": 1,
             "mip_rel_gap": options.mip_gap,
@@ -266,7 +267,8 @@ def _met(row: Row, y: Floats) -> bool:
     return row.lower - TOLERANCE <= activity <= row.upper + TOLERANCE
 
 
-def _as_highs(milp: Milp, *, relaxed: bool) -> Any:
+def as_highs(milp: Milp, *, relaxed: bool) -> Any:
+    """The program as HiGHS takes it, with zero costs; `relaxed` leaves integrality out."""
     lp = highspy.HighsLp()
     lp.num_col_, lp.num_row_ = len(milp.col_lower), len(milp.row_lower)
     lp.col_cost_ = np.zeros(lp.num_col_)
