@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import statistics
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,16 +18,14 @@ from _result import save
 
 import tian
 from tian.config.compose import options_of
-from tian.hf import attach, prefill
-from tian.hf.record import RecordedStep
 from tian_kvcache.speed_bound import Cost, measure_limits
 from tian_kvcache.speed_timing import Clock, Timed, in_turns, quartiles, ratios
-from tian_kvcache.speed_ways import CHUNK, build_model, decoding, full_way, random_ids, twin
+from tian_kvcache.speed_ways import build_model, captured, full_way, slot_way
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SINKS, SHARE, WARM = 4, 0.2, 4
+SINKS, SHARE, WARM = 4, 0.2, 4  # WARM: steps before the first turn, and those that are captured
 
 
 def policy_of(name: str, kept: int) -> Any:
@@ -36,35 +33,6 @@ def policy_of(name: str, kept: int) -> Any:
     if name == "h2o":
         return tian.load("kv_policy", "h2o", heavy=kept // 2, recent=kept - kept // 2)
     return tian.load("kv_policy", "streaming", sinks=SINKS, recent=kept - SINKS)
-
-
-def slots(
-    model: Any, name: str, cost: Cost, *, kept: int, batch: int, steps: int, record: bool, stack: ExitStack
-) -> Timed:
-    """A step under a policy in its steady state, run by Python or recorded."""
-    host = twin(model)
-    with torch.inference_mode(mode=False):  # what `attach` puts back when the stack closes is what it found
-        cache = stack.enter_context(attach(host, kv=policy_of(name, kept)))
-    prefill(host, random_ids(model, batch, kept + 1), cache, chunk=CHUNK)
-    way = decoding(name, host, cache, cost, batch=batch, length=kept, steps=steps, cache_bytes=cache.nbytes())
-    if not record:
-        return way
-    step, ids = RecordedStep(host, cache), random_ids(model, batch, 1)
-    return replace(way, label=f"{name}, recorded", step=lambda: step(ids))
-
-
-def captured(way: Timed) -> Timed:
-    """A full static cache's step as a CUDA graph."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(2):
-            way.step()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        way.step()
-    return replace(way, label=f"{way.label}, recorded", step=graph.replay)
 
 
 def tried(make: Callable[[], Timed], failures: list[str], label: str) -> list[Timed]:
@@ -77,23 +45,22 @@ def tried(make: Callable[[], Timed], failures: list[str], label: str) -> list[Ti
         return []
 
 
-@torch.inference_mode()
 def case(
     model: Any, *, batch: int, length: int, rounds: int, steps: int
 ) -> tuple[list[Timed], dict[str, list[float]], list[str]]:
     """Every way at one batch size, and seconds a step by round."""
     cost, kept, failures = Cost.of(model), int(SHARE * length), list[str]()
     sizes: dict[str, Any] = {"batch": batch, "steps": steps}
-    room = 3 * rounds * steps + 4 * WARM
+    room = rounds * steps + WARM
     with ExitStack() as stack:
         ways = [full_way(f"full {k}", k, model, cost, length=length, room=room, **sizes) for k in ("dynamic", "static")]
         if model.device.type == "cuda":
-            full = full_way("full static", "static", model, cost, length=length, room=room, **sizes)
-            ways += tried(partial(captured, full), failures, "full static, recorded")
+            full = full_way("full static, recorded", "static", model, cost, length=length, room=room, **sizes)
+            ways += tried(partial(captured, full), failures, full.label)
         for name in ("streaming", "h2o"):
-            for record in (False, True):
-                make = partial(slots, model, name, cost, kept=kept, record=record, stack=stack, **sizes)
-                ways += tried(make, failures, f"{name}, recorded") if record else [make()]
+            make = partial(slot_way, model=model, policy=policy_of(name, kept), cost=cost, tokens=kept + 1, stack=stack)
+            ways.append(make(name, **sizes))
+            ways += tried(partial(make, f"{name}, recorded", record=True, **sizes), failures, f"{name}, recorded")
         found = in_turns(ways, rounds=rounds, clock=Clock(model.device, 2))
     return ways, found, failures
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import tian
 from tian.errors import InvalidInput, MissingDependency, TianError
-from tian_kvcache import offload, speed
+from tian_kvcache import offload, speed, speed_ways
 from tian_kvcache.speed_bound import Cost, Limits
 from tian_kvcache.speed_options import Shape, SpeedOptions
 from tian_kvcache.speed_timing import Clock, Timed, in_turns, median_interval, quartiles
@@ -244,3 +244,28 @@ def test_an_option_that_makes_no_sense_is_refused(override, text):
 @pytest.mark.parametrize("name", ["llama-29m", "llama-2-7b", "llama-2-13b", "llama-3-8b", "opt-6.7b", "opt-31m"])
 def test_every_shape_that_ships_composes(name):
     assert tian.compose("kvcache/speed", [f"shape={name}"])[0].shape.layers >= 8
+
+
+# -- recorded steps ----------------------------------------------------------------------------------------------------
+
+
+def test_recorded_steps_are_timed_where_python_ran_them(tmp_path, monkeypatch):
+    """Elsewhere than on a GPU the slots' step is a traced program, and full caches are left as they are."""
+    made, real = [], speed_ways.RecordedStep
+
+    def record(*args):
+        made.append(calls := [])
+        step = real(*args)
+        return lambda ids: calls.append(ids.shape) or step(ids)
+
+    monkeypatch.setattr(speed_ways, "RecordedStep", record)
+    result = tian.run("kvcache/speed", [*TINY, "recorded=true", "studies=[recompute,batch]"], folder=tmp_path / "run")
+    assert [len(calls) for calls in made] == [7, 7, 7]  # one to warm up, six rounds; two cache sizes and the batch
+    assert [calls[0] for calls in made] == [(1, 1), (1, 1), (2, 1)]
+    assert {m.name for m in result.measurements} >= {"speed over recomputation", "speed over full cache, equal batch"}
+
+
+def test_steps_with_learned_positions_cannot_be_recorded(tmp_path):
+    opt = ["shape.kind=opt", "recorded=true", "studies=[batch]"]
+    with pytest.raises(InvalidInput, match="learned positions"):
+        tian.run("kvcache/speed", [*TINY, *opt], folder=tmp_path / "run")

@@ -22,7 +22,7 @@ from tian.types import Measurement
 from tian_kvcache.offload import check_accelerate, offloaded
 from tian_kvcache.speed_bound import Cost, Limits, measure_limits
 from tian_kvcache.speed_timing import Clock, Timed, in_turns, median_interval, ratios
-from tian_kvcache.speed_ways import build_model, full_way, node_at, recompute_way, slot_way
+from tian_kvcache.speed_ways import CAPTURED, build_model, captured, full_way, node_at, recompute_way, slot_way
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +51,11 @@ class Bench:
     @property
     def room(self) -> int:
         """Tokens that come in while a full cache is measured."""
-        return self.options.rounds * self.options.steps + WARM
+        return self.options.rounds * self.options.steps + WARM + CAPTURED
+
+    def captured(self, way: Timed) -> Timed:
+        """The way as a CUDA graph where steps are recorded; on a CPU only slots are, as a traced program."""
+        return captured(way) if self.options.recorded and self.model.device.type == "cuda" else way
 
     def policy(self, kv: dict[str, Any], capacity: int) -> tuple[str, KVPolicy]:
         """Label and policy of a node at `capacity` tokens."""
@@ -126,8 +130,19 @@ def recompute_row(bench: Bench, size: int, advance: Callable[[], object]) -> dic
     label, policy = bench.policy(node, size)
     steps, batch = bench.options.steps, 1
     with ExitStack() as stack:
-        ours = slot_way(label, bench.model, policy, bench.cost, batch=batch, tokens=size + 1, steps=steps, stack=stack)
-        ways = bench.measure([ours, recompute_way(bench.model, bench.cost, size=size)], advance)
+        ours = slot_way(
+            label,
+            bench.model,
+            policy,
+            bench.cost,
+            batch=batch,
+            tokens=size + 1,
+            steps=steps,
+            stack=stack,
+            record=bench.options.recorded,
+        )
+        again = bench.captured(recompute_way(bench.model, bench.cost, size=size))
+        ways = bench.measure([ours, again], advance)
     return {"study": "recompute", "size": size, "ways": ways}
 
 
@@ -186,13 +201,16 @@ def policy_way(bench: Bench, label: str, policy: KVPolicy, batch: int, stack: Ex
     kept = policy.capacity(0, 1, None)
     tokens = kept + 1 if kept is not None else options.length - bench.room
     cost, steps = bench.cost, options.steps
-    return slot_way(label, bench.model, policy, cost, batch=batch, tokens=tokens, steps=steps, stack=stack)
+    record = options.recorded and kept is not None
+    return slot_way(
+        label, bench.model, policy, cost, batch=batch, tokens=tokens, steps=steps, stack=stack, record=record
+    )
 
 
 def plain_way(bench: Bench, label: str, kind: str, batch: int, host: Any = None) -> Timed:
     """A full cache at `length` tokens."""
     options = bench.options
-    return full_way(
+    way = full_way(
         label,
         kind,
         bench.model,
@@ -203,6 +221,7 @@ def plain_way(bench: Bench, label: str, kind: str, batch: int, host: Any = None)
         steps=options.steps,
         host=host,
     )
+    return bench.captured(way) if kind == "static" and host is None else way
 
 
 RATIO = {  # study -> name of its ratio, and of that against offloaded weights

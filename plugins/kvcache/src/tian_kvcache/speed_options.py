@@ -63,6 +63,7 @@ class SpeedOptions:
     batch: int = 8  # rows of the full cache, and of kv in `batch`
     memory_mib: float | None = None  # weights and cache in `memory`; null: what the full cache takes at `batch`
     disk: bool = False  # in `memory` also: weights on disk by accelerate (on cuda: in CPU memory), a full cache
+    recorded: bool = False  # steps as CUDA graphs, no Python between their kernels (not full dynamic, which grows)
     rounds: int = 9  # times each is measured, in turns
     steps: int = 4  # decoding steps a turn
     device: str = "cpu"  # cpu, cuda or cuda:N

@@ -6,6 +6,7 @@ They share one set of weights. Caches are filled with noise or random tokens: ti
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +15,7 @@ from tian.errors import InvalidInput, NoDevice
 from tian.hf.families import family_of
 from tian.hf.host import attach, prefill
 from tian.hf.loading import load_model
+from tian.hf.record import RecordedStep
 from tian_kvcache.speed_bound import head_size, kv_heads
 from tian_kvcache.speed_timing import Timed
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from tian_kvcache.speed_options import Shape, SpeedOptions
 
 CHUNK = 256  # tokens a piece when a slot cache is filled
+CAPTURED = 3  # steps taken to capture one
 
 
 def build_model(options: SpeedOptions) -> Any:
@@ -103,7 +106,16 @@ def node_at(kv: Mapping[str, Any], capacity: int, *, model: Any) -> dict[str, An
 
 
 def slot_way(
-    label: str, model: Any, policy: KVPolicy, cost: Cost, *, batch: int, tokens: int, steps: int, stack: ExitStack
+    label: str,
+    model: Any,
+    policy: KVPolicy,
+    cost: Cost,
+    *,
+    batch: int,
+    tokens: int,
+    steps: int,
+    stack: ExitStack,
+    record: bool = False,
 ) -> Timed:
     """A decoding step under `policy` in its steady state.
 
@@ -116,6 +128,10 @@ def slot_way(
         tokens: read before the first step, at random.
         steps: steps a turn.
         stack: see `model`.
+        record: run the step as one recording.
+
+    Raises:
+        InvalidInput: the step cannot be recorded, see `RecordedStep`.
     """
     host = twin(model)
     # Attached before inference mode begins: what `attach` puts back when the stack closes is what it found.
@@ -124,7 +140,28 @@ def slot_way(
         prefill(host, random_ids(model, batch, tokens), cache, chunk=CHUNK)
     kept = cache.kept(0).shape[-1]
     bytes_ = cache.nbytes()
-    return decoding(label, host, cache, cost, batch=batch, length=kept, steps=steps, cache_bytes=bytes_)
+    way = decoding(label, host, cache, cost, batch=batch, length=kept, steps=steps, cache_bytes=bytes_)
+    if record:
+        with torch.inference_mode():
+            step = RecordedStep(host, cache)
+        ids = random_ids(model, batch, 1)
+        way.step = lambda: step(ids)
+    return way
+
+
+@torch.inference_mode()
+def captured(way: Timed) -> Timed:
+    """The way with its step as a CUDA graph, which does the same work on the same tensors at every replay."""
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # libraries allocate their workspaces in the first runs
+        for _ in range(CAPTURED - 1):
+            way.step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        way.step()
+    return replace(way, step=graph.replay)
 
 
 def decoding(

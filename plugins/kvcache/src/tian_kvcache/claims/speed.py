@@ -14,6 +14,7 @@ ONE_THREAD = "one CPU thread; random weights, as time does not depend on them"
 LLAMA = f"a Llama of 29 M parameters, float32, {ONE_THREAD}; the paper: Llama-2-13B on an A6000"
 OPT = f"an OPT of 31 M parameters, float32, {ONE_THREAD}; the paper: OPT-6.7B and OPT-30B on a T4 and an A100"
 RANDOM = "the paper's shape with random weights, as time does not depend on them"
+GPU = ("device=cuda", "recorded=true")  # run by Python, starting the kernels takes longer than they do
 H2O_SEEDS = "kvcache/h2o-step-faster-at-equal-batch"  # all three claims about h2o judge the same runs
 
 
@@ -68,8 +69,8 @@ CLAIMS = [
         checks={
             "tiny": _recompute("shape.layers=2", seconds=108.0, stands_in=f"two layers of {LLAMA}"),
             "cpu": _recompute(seconds=600.0),
-            "gpu": _recompute("shape=llama-2-7b", "device=cuda", seconds=600.0, stands_in=RANDOM),
-            "paper": _recompute("shape=llama-2-13b", "device=cuda", seconds=1200.0, stands_in=RANDOM),
+            "gpu": _recompute("shape=llama-2-7b", *GPU, seconds=600.0, stands_in=RANDOM),
+            "paper": _recompute("shape=llama-2-13b", *GPU, seconds=1200.0, stands_in=RANDOM),
         },
     ),
     Claim(
