@@ -98,12 +98,15 @@ def room_task(path: Path) -> Task:
     """
     rules, layout = RoomRules(), Layout(len(ROOM_TILES), HEIGHT, WIDTH)
     rooms = load_rooms(path)
-    good = rooms[[not rules.broken(x) for x in layout.x(rooms)]]
+    good = rooms.grids[[not rules.broken(x) for x in layout.x(rooms.grids)]]
     if len(good) < 2:
         raise DataError(
-            f"{len(good)} of {len(rooms)} rooms obey the rules of a room, too few to learn from", where=str(path)
+            f"{len(good)} of {len(rooms.grids)} rooms obey the rules of a room, too few to learn from", where=str(path)
         )
-    label = f"{len(good)} rooms from {path.name}, {len(rooms) - len(good)} others break the rules of a room"
+    label = (
+        f"{len(good)} rooms from {path.name}; left out: {len(rooms.grids) - len(good)} that break the rules of a room, "
+        f"{rooms.incomplete} that are void in part"
+    )
     return Task(
         problem=rules,
         layout=layout,

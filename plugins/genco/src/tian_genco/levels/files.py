@@ -75,9 +75,13 @@ def load_levels(
 
 
 def text_files(path: str | Path) -> list[Path]:
-    """The file, or the files `*.txt` of the folder by name. Raises DataError when there are none."""
+    """The file, or the files `*.txt` of the folder by name, its readme left out. Raises DataError when there are none."""
     path = Path(path)
-    files = sorted(path.glob("*.txt")) if path.is_dir() else [path] * path.is_file()
+    files = (
+        sorted(f for f in path.glob("*.txt") if f.stem.lower() != "readme")
+        if path.is_dir()
+        else [path] * path.is_file()
+    )
     if not files:
         what = "holds no *.txt" if path.is_dir() else "does not exist"
         raise DataError(f"{path} {what}", hint="give a text file or a folder of them")

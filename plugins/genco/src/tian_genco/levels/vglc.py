@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +17,29 @@ VOID = "-"
 HEIGHT, WIDTH = 16, 11
 
 
-def load_rooms(path: str | Path) -> Grid:
-    """The rooms `[n, 16, 11]` uint8 of a file, or of the files `*.txt` of a folder, in reading order.
+@dataclass(frozen=True)
+class Rooms:
+    """Rooms of one or more dungeons.
 
-    Places of the lattice that are void are passed over.
+    Attributes:
+        grids: `[n, 16, 11]` uint8.
+        incomplete: how many places of the lattice were left out since they are void in part; nobody enters most of them.
+    """
+
+    grids: Grid
+    incomplete: int
+
+
+def load_rooms(path: str | Path) -> Rooms:
+    """The rooms of a file, or of the files `*.txt` of a folder, in reading order.
+
+    Places of the lattice that are void, or void in part, are passed over.
 
     Raises:
-        DataError: nothing to read, ragged rows, an unknown character, a file that is no multiple of a room, a room
-            that is void in part, or no room at all; with file, row and column, counted from 1.
+        DataError: nothing to read, ragged rows, an unknown character, a file that is no multiple of a room, or no room
+            at all; with file, row and column, counted from 1.
     """
-    rooms = []
+    rooms, incomplete = [], 0
     for file in text_files(path):
         lines = text_rows(file, ROOM_TILES + VOID)
         if len(lines) % HEIGHT or len(lines[0]) % WIDTH:
@@ -36,11 +50,10 @@ def load_rooms(path: str | Path) -> Grid:
         for r in range(0, len(lines), HEIGHT):
             for c in range(0, len(lines[0]), WIDTH):
                 block = "".join(line[c : c + WIDTH] for line in lines[r : r + HEIGHT])
-                if set(block) == {VOID}:
-                    continue
-                if VOID in block:
-                    raise DataError(f"the room at row {r + 1}, column {c + 1} is void in part", where=f"{file}:{r + 1}")
-                rooms.append([ROOM_TILES.index(char) for char in block])
+                if VOID not in block:
+                    rooms.append([ROOM_TILES.index(char) for char in block])
+                elif set(block) != {VOID}:
+                    incomplete += 1
     if not rooms:
         raise DataError("no room, all is void", where=str(path))
-    return np.array(rooms, np.uint8).reshape(-1, HEIGHT, WIDTH)
+    return Rooms(np.array(rooms, np.uint8).reshape(-1, HEIGHT, WIDTH), incomplete)
