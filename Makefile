@@ -8,12 +8,13 @@ PROJECTS := pyproject.toml core/pyproject.toml kernels/pyproject.toml plugins/kv
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 LOG := docs/test-all.log
 
-.PHONY: demo test test-all check dist clean help
+.PHONY: demo test test-all test-gpu check dist clean help
 
 help:
 	@echo "make demo      install into .venv and run the demo (report in runs/kvcache/demo/)"
 	@echo "make test      install what the tests need and run them"
 	@echo "make test-all  all tests, the long ones too; the log goes to $(LOG)"
+	@echo "make test-gpu  the tests that need a CUDA device"
 	@echo "make check     lint, types, import rules (needs make test once)"
 	@echo "make dist      wheels of every distribution in dist/"
 
@@ -43,6 +44,9 @@ $(VENV)/installed-all: $(VENV)/installed-dev
 
 test-all: $(VENV)/installed-all
 	@bash -o pipefail -c '$(PYTEST) -m "not gpu and not net" --durations=15 2>&1 | sed "s|$(CURDIR)|.|g" | tee $(LOG)'
+
+test-gpu: $(VENV)/installed-all
+	$(PYTEST) -m gpu
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .
