@@ -100,10 +100,10 @@ CLAIMS = [
             "against an adversary that is never updated the generator moves away from the data, to an energy distance of at "
             "least 5"
         ),
-        expected="inconclusive",
+        expected="fails",
         because=(
-            "it does move away, to 3.1 and 4.5 on the two seeds this was run on first, some forty times the distance against an "
-            "updated one; the bar was set for identity gradients on softmax costs"
+            "it does move away, to 3.9 [2.9, 4.8], 45 times the distance against an updated one, but not as far as the bar, which was "
+            "set for identity gradients on softmax costs"
         ),
         checks=_zelda(
             *FIXED,
@@ -123,6 +123,11 @@ CLAIMS = [
         says=(
             "a Wasserstein GAN that has learned the levels and goes on through the solver against a critic that is no longer "
             "updated moves their patterns at least 0.05 bit away from the data; against an updated one it does not"
+        ),
+        expected="inconclusive",
+        because=(
+            "how far it goes differs too much between seeds for an interval over five: 0.22 [-0.01, 0.45] bit, twenty times what is "
+            "left against an updated critic, 0.010"
         ),
         checks={
             "cpu": Check(
