@@ -2,12 +2,13 @@
 
 import json
 import math
+import shutil
 
 import pytest
 import torch
 
 import tian
-from tian.errors import TianError
+from tian.errors import DataError, TianError
 from tian.hf.loading import load_model
 from tian.runs.rundir import open_existing
 from tian_kvcache import reader, sink_table, sink_watch
@@ -177,6 +178,25 @@ def test_models_of_another_run_are_read_and_not_trained_again(finished, options,
         folder=tmp_path / "run",
     )
     assert [m.as_dict() for m in again.measurements] == [m.as_dict() for m in finished.measurements]
+
+
+def test_models_that_are_not_there_or_read_other_tokens_are_refused(finished, options, tmp_path):
+    with pytest.raises(DataError, match="holds none of the models token, vanilla"):
+        tian.run(
+            "kvcache/sink-pretraining", [*options, "compare=[vanilla]", f"models={tmp_path}"], folder=tmp_path / "a"
+        )
+    shutil.copytree(finished.path / "models", tmp_path / "models")
+    file = tmp_path / "models" / "vanilla" / "tokenizer.json"
+    tokenizer = json.loads(file.read_text())
+    vocab = tokenizer["model"]["vocab"]
+    vocab["x"], vocab["y"] = vocab["y"], vocab["x"]
+    file.write_text(json.dumps(tokenizer))
+    with pytest.raises(DataError, match="token and vanilla have different tokens"):
+        tian.run(
+            "kvcache/sink-pretraining",
+            [*options, "compare=[vanilla]", f"models={tmp_path / 'models'}"],
+            folder=tmp_path / "b",
+        )
 
 
 def test_looks_at_the_first_token_leave_the_training_as_it_is(finished, options, tmp_path, monkeypatch):

@@ -9,7 +9,10 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from tian.config.compose import options_of
+from tian.errors import DataError
 from tian.hf.corpus import cut_streams, encode, read_text
 from tian.hf.lm_train import prepare, train_folder
 from tian.hf.loading import load_model, load_tokenizer
@@ -44,12 +47,13 @@ def sink_pretraining(cfg: Any, run: Run) -> list[Measurement]:
     """See `SinkTableOptions`. Each model stays in `models/NAME`; trained models and read streams are not done again.
 
     Raises:
-        DataError: a text cannot be used. NanError: a loss diverged. InvalidInput, MissingDependency: see `lm/train`.
+        DataError: a text cannot be used, or the models of `models=`. NanError: a loss diverged. InvalidInput, MissingDependency: see `lm/train`.
     """
     options: SinkTableOptions = options_of(cfg)
+    torch.set_num_threads(options.threads)
     folders = {name: run.path / "models" / name for name in options.names}
     if options.models is not None:
-        folders |= {name: Path(options.models, name) for name in options.names if made(Path(options.models, name))}
+        folders |= trained(Path(options.models), options.names)
     data = None if all(map(made, folders.values())) else prepare(options, run)
     for name, folder in folders.items():
         if data is not None and not made(folder):
@@ -63,9 +67,8 @@ def sink_pretraining(cfg: Any, run: Run) -> list[Measurement]:
                 module=watching(name, data, options) if options.watch_every else TianModule,
             )
     held_out = read_text(options.held_out)
-    tokenizer = load_tokenizer(str(next(iter(folders.values()))))
     ids = cut_streams(
-        encode(tokenizer, held_out.text),
+        encode(shared_tokenizer(folders), held_out.text),
         first=[],
         streams=options.streams,
         tokens=options.tokens,
@@ -84,6 +87,39 @@ def sink_pretraining(cfg: Any, run: Run) -> list[Measurement]:
 def made(folder: Path) -> bool:
     """Whether the training of a folder has ended: its card is written last."""
     return (folder / "card.json").is_file()
+
+
+def trained(folder: Path, names: list[str]) -> dict[str, Path]:
+    """Which of the trainings `names` the user's folder holds.
+
+    Raises:
+        DataError: none.
+    """
+    found = {name: folder / name for name in names if made(folder / name)}
+    if not found:
+        raise DataError(
+            f"{folder} holds none of the models {', '.join(names)} (looked for NAME/card.json)",
+            where="models",
+            hint="give the folder models/ of an earlier run, or leave models= out",
+        )
+    return found
+
+
+def shared_tokenizer(folders: dict[str, Path]) -> Any:
+    """The tokenizer of the trainings.
+
+    Raises:
+        DataError: they have not all the same tokens.
+    """
+    (name, first), *others = ((n, load_tokenizer(str(folder))) for n, folder in folders.items())
+    for other, tokenizer in others:
+        if tokenizer.get_vocab() != first.get_vocab():
+            raise DataError(
+                f"the models {name} and {other} have different tokens and cannot read the same streams",
+                where=str(folders[other]),
+                hint="train them on the same text, with the same lm.vocab_size",
+            )
+    return first
 
 
 def measure(
