@@ -60,6 +60,8 @@ CLAIMS = [
             "the solver's objective leaves the patterns of the maps within a Jensen-Shannon divergence of 0.02 bit of the data; "
             "cheap cells in general, an objective without a solver that gets nearly all of the lower path cost, do not"
         ),
+        expected="inconclusive",
+        because="at 0.018 [0.012, 0.025] five seeds do not tell it from the bar; cheap cells lie well above, 0.043 [0.030, 0.056]",
         checks=_cpu("tile-mean", metric="pattern JSD", by={"maps": "ours"}, holds=Le(0.02)),
     ),
 ]
