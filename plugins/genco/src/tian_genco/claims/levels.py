@@ -194,6 +194,11 @@ CLAIMS = [
         says=(
             "the same happens without any solver in training: what ruins the generator is the fixed adversary, not the solver"
         ),
+        expected="inconclusive",
+        because=(
+            "it happens on every seed, 3.0 and 4.6 on two of five and 57 on the others, where plain training has 0.2; an interval of "
+            "the mean is too wide for that"
+        ),
         checks=_pairs(
             "plain-fixed",
             control="plain",
