@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from _result import save
+from decode_cpu import policy_of
 
 import tian
 from tian.config.compose import options_of
@@ -25,14 +26,7 @@ from tian_kvcache.speed_ways import build_model, captured, full_way, slot_way
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SINKS, SHARE, WARM = 4, 0.2, 4  # WARM: steps before the first turn, and those that are captured
-
-
-def policy_of(name: str, kept: int) -> Any:
-    """`streaming` or `h2o` of `kept` tokens."""
-    if name == "h2o":
-        return tian.load("kv_policy", "h2o", heavy=kept // 2, recent=kept - kept // 2)
-    return tian.load("kv_policy", "streaming", sinks=SINKS, recent=kept - SINKS)
+SHARE, WARM = 0.2, 4  # WARM: steps before the first turn, and those that are captured
 
 
 def tried(make: Callable[[], Timed], failures: list[str], label: str) -> list[Timed]:

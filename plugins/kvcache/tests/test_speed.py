@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tian
-from tian.errors import InvalidInput, MissingDependency, TianError
+from tian.errors import InvalidInput, MissingDependency, RunError, TianError
 from tian_kvcache import offload, speed, speed_ways
 from tian_kvcache.speed_bound import Cost, Limits
 from tian_kvcache.speed_options import Shape, SpeedOptions
@@ -269,3 +269,9 @@ def test_steps_with_learned_positions_cannot_be_recorded(tmp_path):
     opt = ["shape.kind=opt", "recorded=true", "studies=[batch]"]
     with pytest.raises(InvalidInput, match="learned positions"):
         tian.run("kvcache/speed", [*TINY, *opt], folder=tmp_path / "run")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here, and the step is captured")
+def test_a_step_that_cannot_be_captured_is_named():
+    with pytest.raises(RunError, match="'full static' cannot be captured"):
+        speed_ways.captured(Timed("full static", lambda: None, 1, 1, 1.0, 1.0, 0))

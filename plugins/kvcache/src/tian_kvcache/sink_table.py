@@ -47,7 +47,8 @@ def sink_pretraining(cfg: Any, run: Run) -> list[Measurement]:
     """See `SinkTableOptions`. Each model stays in `models/NAME`; trained models and read streams are not done again.
 
     Raises:
-        DataError: a text cannot be used, or the models of `models=`. NanError: a loss diverged. InvalidInput, MissingDependency: see `lm/train`.
+        DataError: a text cannot be used, or the models of `models=`. NanError: a loss diverged.
+        InvalidInput, MissingDependency: see `lm/train`.
     """
     options: SinkTableOptions = options_of(cfg)
     torch.set_num_threads(options.threads)
@@ -66,7 +67,7 @@ def sink_pretraining(cfg: Any, run: Run) -> list[Measurement]:
                 part=name,
                 module=watching(name, data, options) if options.watch_every else TianModule,
             )
-    held_out = read_text(options.held_out)
+    held_out = read_text(options.held_out) if data is None else data.held_out
     ids = cut_streams(
         encode(shared_tokenizer(folders), held_out.text),
         first=[],

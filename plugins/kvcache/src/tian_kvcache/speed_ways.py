@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tian.errors import InvalidInput, NoDevice
+from tian.errors import InvalidInput, NoDevice, RunError
 from tian.hf.families import family_of
 from tian.hf.host import attach, prefill
 from tian.hf.loading import load_model
@@ -151,16 +151,27 @@ def slot_way(
 
 @torch.inference_mode()
 def captured(way: Timed) -> Timed:
-    """The way with its step as a CUDA graph, which does the same work on the same tensors at every replay."""
-    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):  # libraries allocate their workspaces in the first runs
-        for _ in range(CAPTURED - 1):
+    """The way with its step as a CUDA graph, which does the same work on the same tensors at every replay.
+
+    Raises:
+        RunError: the step cannot be captured.
+    """
+    try:
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):  # libraries allocate their workspaces in the first runs
+            for _ in range(CAPTURED - 1):
+                way.step()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
             way.step()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        way.step()
+    except RuntimeError as error:
+        raise RunError(
+            f"the step of {way.label!r} cannot be captured as a CUDA graph: {str(error).splitlines()[0]}",
+            where="recorded",
+            hint="set recorded=false, then Python runs the steps",
+        ) from error
     return replace(way, step=graph.replay)
 
 
